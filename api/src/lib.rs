@@ -62,7 +62,7 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
     `RateLimit` and the policy in `RateLimit-Policy`, also when they fail. Every response has a `Cache-Control`: \
     `private, no-store` for requests with a key or a token, `no-cache` where an `ETag` can be revalidated, `no-store` \
     otherwise. A 2xx is sent only after its write is committed. \
-    Bodies are at most 1 MiB and arrive within 30 s.";
+    Bodies are at most 1 MiB, those of batches 4 MiB, and arrive within 30 s.";
 
 /// Lists the endpoints of all features; each is made from the [`Context`]. The framework takes tuples of up to 16.
 macro_rules! features {

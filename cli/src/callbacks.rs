@@ -19,7 +19,7 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 The list has the destinations of this command's configuration, and all others with a problem: give it the same CALLBACK_URL and
-CALLBACK_SECRET as the workers. A destination without a name gets the settlements of all senders without one of their own.
+CALLBACK_SECRET as the workers. The destination without a name gets the settlements of all senders that have none of their own.
 
 A destination is disabled when it responds 410, or has failed for three days. Its callbacks then become dead letters.
 
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 enum Command {
     /// Send callbacks to a disabled destination again
     Enable {
-        /// The sender; without it, the destination of all senders without one of their own
+        /// The sender; without it, the destination of all senders that have none of their own
         name: Option<String>,
         /// The reason, shown to other operators
         #[arg(long, value_parser = parse_reason)]
@@ -48,7 +48,7 @@ enum Command {
     },
     /// Send a test message and print the response; exit with 1 if it is not accepted
     Test {
-        /// The sender; without it, the destination of all senders without one of their own
+        /// The sender; without it, the destination of all senders that have none of their own
         name: Option<String>,
     },
 }

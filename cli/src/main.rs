@@ -103,7 +103,7 @@ Examples:
     Contract(contract::Arguments),
     /// Measure throughput and latency on this machine against PostgreSQL baselines
     Bench(bench::Arguments),
-    /// Prove every promise on this machine, under real faults and load
+    /// Check every promise on this machine, under real faults and load
     Prove(prove::Arguments),
     /// Print a shell completion script
     #[command(after_help = "\

@@ -20,8 +20,8 @@ use crate::{
 
 #[derive(Args)]
 #[command(after_help = "\
-`millrace dead replay` starts a replay. It is watching when all its jobs wait again and not all of them have ended: it may
-still stop. A stopped one cannot be resumed; start another one for what it left.
+`millrace dead replay` starts a replay. When all its jobs wait again, it is watching until they have ended, and may still
+stop. A stopped replay cannot be resumed: start another one for the remaining dead letters.
 
 Examples:
   millrace replays

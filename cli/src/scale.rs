@@ -18,10 +18,11 @@ use crate::{
 
 #[derive(Args)]
 #[command(after_help = "\
-ARRIVALS needs so many workers for what comes in: at most 80 % of their slots are in use, and 99 of 100 jobs start within
---objective. DRAIN also runs all due jobs within --drain-in. NEEDED is 0 for a queue that is paused or idle. Arrivals and
-durations are those of the last 15 minutes. Each worker runs all queues, so the most that a queue needs is the result. It
-is the same number as the gauge millrace_workers_needed, which has the default objective.
+ARRIVALS is the number of workers for the jobs that come in: at most 80 % of their slots are in use, and 99 of 100 jobs
+start within --objective. DRAIN is the number that also runs all due jobs within --drain-in. NEEDED is DRAIN, but 0 for a
+queue that is paused or idle, and 1 while no run is known. Arrivals and durations are those of the last 15 minutes. Each
+worker runs all queues, so the result is the largest NEEDED. The gauge millrace_workers_needed shows NEEDED for the
+default objective.
 
 Exits with 0 if there are enough workers, and with 1 if more are needed.
 

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 Each character is a minute (1h), ten minutes (24h) or two hours (14d), or several of them on a narrow terminal. DEPTH is
-the number of waiting and running jobs, computed backwards from the present one. A blank in WAIT P99 has no runs, or waits
+the number of waiting and running jobs, computed backwards from the present one. A blank in WAIT P99 means no runs, or waits
 of more than five minutes. Marks are releases of workers, pauses, replays and discards.
 
 Examples:
@@ -21,7 +21,7 @@ Examples:
   millrace trends process_transaction --json | jq '.points[] | [.at, .came, .started]'")]
 pub(crate) struct Arguments {
     queue: String,
-    /// The time: 1h, 24h or 14d
+    /// The period: 1h, 24h or 14d
     #[arg(long, default_value = "1h", value_parser = TrendWindow::parse)]
     window: TrendWindow,
     /// Print JSON

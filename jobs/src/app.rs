@@ -264,7 +264,7 @@ impl App {
         }
     }
 
-    /// Hears what other processes tell those who wait; runs until the stop.
+    /// Listens for settlements by all processes, and wakes the callers that wait for them. Runs until the stop.
     pub async fn listen_for_settlements(&self) {
         self.transactions.listen_for_settlements(&self.database).await;
     }

@@ -23,7 +23,7 @@ fn now() -> String {
 async fn export_entries(system: &System, count: usize) -> Vec<Value> {
     let logged = || {
         let log = system.apis[0].process.log();
-        let lines = log.lines().filter(|line| line.contains(r#""event":"LOGS_EXPORTED""#));
+        let lines = log.lines().filter(|line| line.contains(r#""event":"logs exported""#));
         lines.map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
     };
     eventually("the exports are logged", SOON, async || logged().len() >= count).await;

@@ -95,7 +95,7 @@ async fn status_begins_with_the_verdict_and_its_exit_status_is_the_verdict() {
     succeed(&database, &pause).await;
     let overview = json(&database, &["status"]).await;
     let problem = overview["problems"][0]["text"].as_str().unwrap();
-    assert!(problem.contains("is paused for") && problem.ends_with("by ada: the processor is down"), "{problem}");
+    assert!(problem.contains("has been paused for") && problem.ends_with("by ada: the processor is down"), "{problem}");
     let paused = &overview["problems"][0];
     assert_eq!((&paused["kind"], &paused["link"]), (&"paused".into(), &"/board/queues/process_transaction".into()));
     let queue = overview["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == QUEUE).unwrap();

@@ -158,10 +158,10 @@ async fn why_is_right_in_staged_situations() {
     let next = enqueue(&harness, "next", &[Step::Done], Duration::ZERO).await;
     let full = "all 1 slots are in use, and 0 jobs are ahead of it";
     eventually("the slots are reported", SOON, async || verdict(&next).await == full).await;
-    // 7. Its worker is silent for more than half of its lease.
+    // 7. Its worker has been silent for more than half of its lease.
     harness.execute("UPDATE apalis.workers SET lease = '1 hour', last_seen = now() - interval '40 minutes'").await;
     let frozen = verdict(&due).await;
-    assert!(frozen.contains("is silent for 2400 s: if it is frozen") || frozen == "it is running", "{frozen}");
+    assert!(frozen.contains("has been silent for 2400 s: if it is frozen") || frozen == "it is running", "{frozen}");
     // 8. Snoozed by its handler. 9. Failed, waiting for its next attempt. 10. Dead. 11. Cancelled. 12. Done.
     scripted.gate.add_permits(1);
     eventually("the next one has run", SOON, async || harness.row("next").await.status == "Done").await;

@@ -108,8 +108,8 @@ async fn two_workers_fetch_a_month_from_every_provider_once() {
         sqlx::query_scalar("SELECT min(day)::text FROM price_fetches").fetch_one(&system.pool).await.unwrap();
     let complete_lines = || {
         let logs = workers.iter().map(Process::log);
-        logs.map(|log| log.lines().filter(|line| line.contains("PRICES_DAY_COMPLETE") && line.contains(&day)).count())
-            .sum::<usize>()
+        let is_complete = |line: &&str| line.contains("all fetches of the day have ended") && line.contains(&day);
+        logs.map(|log| log.lines().filter(is_complete).count()).sum::<usize>()
     };
     eventually("the day is logged as complete", SOON, async || complete_lines() == 1).await;
     // Further fires request no further fetch of a day.
@@ -163,7 +163,8 @@ async fn a_name_unknown_to_every_provider_is_logged_with_a_suggestion() {
     let ended = format!("SELECT count(*) = 8 AND bool_and(outcome IS NOT NULL) FROM {FETCHES}");
     system.wait_until("all fetches are done", &ended).await;
     let lines = || {
-        worker.log().lines().filter(|line| line.contains("PRICE_NAME_UNKNOWN")).map(str::to_owned).collect::<Vec<_>>()
+        let is_warning = |line: &&str| line.contains("no provider knows a configured name");
+        worker.log().lines().filter(is_warning).map(str::to_owned).collect::<Vec<_>>()
     };
     eventually("both unknown names are logged", SOON, async || lines().len() >= 2).await;
     assert_eq!(lines().len(), 2, "each name is logged once: {:?}", lines());
@@ -178,7 +179,7 @@ async fn a_name_unknown_to_every_provider_is_logged_with_a_suggestion() {
             format!("SELECT error LIKE '%{note}%' FROM {FETCHES} WHERE source = 'kraken' AND asset = '{asset}'");
         assert!(system.holds(&noted).await, "{asset}: {note}");
     }
-    eventually("the day is complete", SOON, async || worker.log().contains("PRICES_DAY_COMPLETE")).await;
+    eventually("the day is complete", SOON, async || worker.log().contains("all fetches of the day have ended")).await;
 }
 
 /// One provider refuses every call, as from a blocked country. The others still show that a name is misspelt.
@@ -191,5 +192,5 @@ async fn a_blocked_provider_does_not_hide_an_unknown_name() {
     let note = "CRYPTO_ASSETS: no provider knows bitconi; did you mean bitcoin? (could not ask binance)";
     let noted = format!("SELECT count(*) > 0 FROM {FETCHES} WHERE error LIKE '%{note}%'");
     system.wait_until("the name and the blocked provider are noted", &noted).await;
-    assert!(worker.log().contains("PRICE_NAME_UNKNOWN"), "{}", worker.log());
+    assert!(worker.log().contains("no provider knows a configured name"), "{}", worker.log());
 }

@@ -106,7 +106,7 @@ async fn fires_missed_by_a_killed_worker_are_made_up_and_a_stop_is_quick() {
     eventually("the missed fire is made up", SOON, async || count(&pool, fired).await == 1).await;
     let fetches = format!("price_fetches WHERE day = (SELECT (fire_time AT TIME ZONE 'UTC')::date FROM {fired})");
     assert_eq!(count(&pool, &fetches).await, FETCHES as i64);
-    worker.wait_for_line("SCHEDULE_MISSED").await;
+    worker.wait_for_line("a schedule missed fires").await;
 
     let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let url = format!("http://{}/metrics", line["address"].as_str().unwrap());
@@ -161,12 +161,13 @@ async fn an_operator_lists_schedules_and_fires_one() {
     let (good, skipped) = run(&skip).await;
     assert!(good && skipped.contains("skipped") && skipped.contains("no jobs"), "{skipped}");
     let (good, refused) = run(&skip).await;
-    assert!(!good && refused.contains("skips the next fire of \"daily_prices\" at "), "{refused}");
+    assert!(!good && refused.contains("the next fire of \"daily_prices\", at "), "{refused}");
     let (good, shown) = run(&["schedules"]).await;
     assert!(good && shown.contains("  skipped by ") && shown.contains("waiting"), "{shown}");
     for command in ["fire", "fires"] {
         let (good, problem) = run(&["schedules", command, "nothing"]).await;
-        assert!(!good && problem.contains("there is no schedule \"nothing\"; there is daily_prices"), "{problem}");
+        let expected = "there is no schedule \"nothing\"; the schedules are: daily_prices";
+        assert!(!good && problem.contains(expected), "{problem}");
     }
 }
 

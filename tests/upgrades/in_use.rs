@@ -45,11 +45,11 @@ async fn a_migration_of_a_locked_table_is_retried_and_blocks_only_briefly() {
     let report = open_reader(&pool).await;
     let url = [("DATABASE_URL", &*database.url), ("LOG_FORMAT", "json")];
     let mut migrating = Process::start(&["migrate", "--patience", "120"], &url);
-    migrating.wait_for_line(r#"again_in_seconds":0.5"#).await;
+    migrating.wait_for_line(r#"retry_after_s":0.5"#).await;
     // Runs statements one after the other during the second and third attempt.
     let (mut longest, mut statements) = (Duration::ZERO, 0);
     let begun = Instant::now();
-    while !migrating.log().contains(r#"again_in_seconds":2"#) {
+    while !migrating.log().contains(r#"retry_after_s":2"#) {
         let started = Instant::now();
         value(&pool, "SELECT count(*) FROM transactions").await;
         longest = longest.max(started.elapsed());
@@ -60,7 +60,7 @@ async fn a_migration_of_a_locked_table_is_retried_and_blocks_only_briefly() {
     assert!(longest > LOCK_TIMEOUT / 4, "no statement met the migration, so this test proves nothing ({longest:?})");
     assert!(statements > 10, "only {statements} statements in {:?}", begun.elapsed());
     let log = migrating.log();
-    let line = log.lines().find(|line| line.contains("again_in_seconds")).unwrap();
+    let line = log.lines().find(|line| line.contains("retry_after_s")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(
         (line["version"].as_i64(), line["level"].as_str()),

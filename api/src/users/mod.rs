@@ -80,7 +80,7 @@ impl UsersApi {
         let Some(user) = self.users.register(new).await? else {
             return Err(Problem::new(StatusCode::CONFLICT, "Email already registered").into());
         };
-        tracing::info!(user = user.id.0, "USER_REGISTERED");
+        tracing::info!(user = user.id.0, "user registered");
         Ok(RegisterResponse::Ok(Json::new(&User::from(user))?))
     }
 

@@ -81,7 +81,7 @@ enum Benchmark {
     Ingest,
     /// Durable webhooks per second in batches
     Batches,
-    /// Twice the webhooks that the database takes: the slowest 202, and what becomes of refused ones that come back
+    /// Twice the webhooks that the database can take: the slowest 202, and how many refused ones are accepted later
     Overload,
     /// Jobs run and transactions settled per second by one worker
     Drain,

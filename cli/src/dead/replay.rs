@@ -25,7 +25,7 @@ Examples:
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Replay so many jobs: a number per second (20/s), minute (600/min) or hour (5000/h)
+    /// The rate: jobs per second (20/s), minute (600/min) or hour (5000/h)
     #[arg(long, default_value = "20/s", value_parser = parse_rate)]
     rate: f64,
     /// Replay at most this many jobs
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// Replay this many jobs first, and the others when these have ended; 0: no canary
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=i32::MAX.into()))]
     canary: u32,
-    /// Stop when more than this share of the replayed jobs has died again
+    /// Stop when more than this share of the ended jobs has died again
     #[arg(long, default_value = "20%", value_name = "SHARE", value_parser = parse_share)]
     stop_if_dead: f64,
     /// Also replay jobs that were already replayed twice or more; without this, nothing starts if there are any

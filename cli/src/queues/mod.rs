@@ -19,8 +19,8 @@ use crate::{
 
 #[derive(Args)]
 #[command(after_help = "\
-Counts stop at 10000; of WAITING and DUE, ≈ is an estimate and ≥ means at least. DONE counts only among the 10000 newest jobs of
-all queues.
+Counts stop at 10000. Beyond that, WAITING and DUE are estimates (≈) or lower limits (≥). DONE counts only among the
+10000 newest jobs of all queues.
 
 Examples:
   millrace queues

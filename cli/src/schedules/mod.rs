@@ -102,7 +102,7 @@ async fn skip_next(schedules: &Schedules, name: &str, reason: &str) -> Result<ti
         Skip::Skipped(time) => Ok(time),
         Skip::AlreadySkipped(next) => {
             let by = next.skipped_by.unwrap_or_default();
-            bail!("{by} skips the next fire of {name:?} at {} already", format_time(next.time))
+            bail!("the next fire of {name:?}, at {}, is already skipped by {by}", format_time(next.time))
         }
         Skip::NoTime => bail!("the schedule {name:?} has no next time"),
         Skip::NotFound => bail!("there is no schedule {name:?}"),
@@ -111,6 +111,6 @@ async fn skip_next(schedules: &Schedules, name: &str, reason: &str) -> Result<ti
 
 fn check_name(schedules: &Schedules, name: &str) -> Result<()> {
     let names = schedules.names();
-    ensure!(names.contains(&name), "there is no schedule {name:?}; there is {}", names.join(", "));
+    ensure!(names.contains(&name), "there is no schedule {name:?}; the schedules are: {}", names.join(", "));
     Ok(())
 }

@@ -142,7 +142,7 @@ impl Acknowledger {
                     tracing::warn!(
                         results = part.len(),
                         error,
-                        "results met a lock repeatedly; their write is deferred"
+                        "the rows of results are still locked; their write is deferred"
                     );
                     self.defer(part, maybe_written);
                 }

@@ -48,7 +48,7 @@ pub fn log_configuration(database: &Database) {
         tracing::info!(file = %path.display(), variables = file.len(), "variables read from .env");
     }
     for note in config::unknown_variables() {
-        tracing::warn!(note, "UNKNOWN_VARIABLE");
+        tracing::warn!(note, "unknown variable");
     }
     tracing::info!(%database, "the database of this process");
 }

@@ -55,7 +55,7 @@ impl Storage for PostgresStorage {
     }
 
     async fn abandon(&self, id: Uuid) -> Result<(), Failure> {
-        tracing::error!(rate = %id, "RATE_ABANDONED: only a worker with STORAGE_BACKEND=smart_contract can save it");
+        tracing::error!(rate = %id, "the job of a rate is dead: only a worker with STORAGE_BACKEND=smart_contract can save it");
         Ok(())
     }
 }

@@ -142,7 +142,7 @@ impl Merge {
 
     fn count_unread(&mut self, path: &Path, error: &io::Error) {
         self.unread += 1;
-        tracing::warn!(path = %path.display(), %error, "LOG_FILE_UNREADABLE");
+        tracing::warn!(path = %path.display(), %error, "cannot read a log file; the export lacks its lines");
     }
 }
 

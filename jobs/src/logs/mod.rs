@@ -62,7 +62,7 @@ impl Logs {
 
     /// Streams the lines whose timestamps are in the range, in order, in chunks of about 64 KiB. Files are read as fast as
     /// the client reads, and the export stops after a minute in which the client has read nothing. Lines of the last
-    /// moment may be missing. Broken lines are left out; the log entry `LOGS_EXPORTED` counts them.
+    /// moment may be missing. Broken lines are left out; the log entry of the export counts them.
     ///
     /// # Errors
     /// When `LOG_DIR` is not set, or too many exports are running.
@@ -94,7 +94,7 @@ impl Logs {
             if result.is_ok() {
                 sink.complete();
             }
-            tracing::info!(who, from, to, lines, bytes, broken, unread, error, "LOGS_EXPORTED");
+            tracing::info!(who, from, to, lines, bytes, broken, unread, error, "logs exported");
             drop(permit);
         };
         tokio::task::spawn_blocking(move || match scope {

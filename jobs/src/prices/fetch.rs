@@ -140,7 +140,7 @@ impl Job for FetchPrices {
         tx.commit().await?;
         if ended {
             self.count("dead");
-            tracing::warn!(asset = %self.asset, provider = %self.provider, day = %self.day, reason, "PRICES_GIVEN_UP");
+            tracing::warn!(asset = %self.asset, provider = %self.provider, day = %self.day, reason, "gave up a fetch of prices");
             self.log_completed_day(&day);
         }
         Ok(())
@@ -237,7 +237,7 @@ impl FetchPrices {
 
     async fn store(&self, prices: &Prices, series: &Series, page: &CandlePage, tally: &mut Tally) -> Result<(), Error> {
         for reason in &page.rejected {
-            tracing::warn!(asset = %self.asset, provider = %self.provider, currency = %series.currency, reason, "PRICE_REJECTED");
+            tracing::warn!(asset = %self.asset, provider = %self.provider, currency = %series.currency, reason, "rejected a price");
         }
         tally.rejected += page.rejected.len() as u64;
         let stored =
@@ -277,7 +277,7 @@ impl FetchPrices {
         }
         let Tally { stored: new, revised, rejected, note } = tally;
         let (asset, provider) = (self.asset.as_str(), self.provider.as_str());
-        tracing::info!(asset, provider, day = %self.day, outcome, new, revised, rejected, note, "PRICES_FETCHED");
+        tracing::info!(asset, provider, day = %self.day, outcome, new, revised, rejected, note, "prices fetched");
         self.log_completed_day(&day);
         Ok(Outcome::Done)
     }
@@ -287,7 +287,7 @@ impl FetchPrices {
         fetches::add_counts(&prices.reader.pool, self, &tally).await?;
         self.count(outcome);
         let (asset, provider, note) = (self.asset.as_str(), self.provider.as_str(), tally.note);
-        tracing::warn!(asset, provider, day = %self.day, outcome, note, "PRICES_NOT_YET_FETCHED");
+        tracing::warn!(asset, provider, day = %self.day, outcome, note, "prices not fetched yet");
         Ok(())
     }
 
@@ -298,7 +298,8 @@ impl FetchPrices {
     /// Logs one line for the last fetch of a day.
     fn log_completed_day(&self, day: &fetches::DayState) {
         if day.open == 0 {
-            tracing::info!(day = %self.day, fetches = day.fetches, not_offered = day.not_offered, dead = day.dead, "PRICES_DAY_COMPLETE");
+            let (fetches, not_offered, dead) = (day.fetches, day.not_offered, day.dead);
+            tracing::info!(day = %self.day, fetches, not_offered, dead, "all fetches of the day have ended");
         }
     }
 }

@@ -64,7 +64,7 @@ impl Prices {
         let mut logged = self.names.logged.lock().unwrap_or_else(PoisonError::into_inner);
         for UnknownName { variable, name, suggestion, not_asked } in &unknown {
             if logged.insert(name.clone()) {
-                tracing::warn!(variable, name, suggestion, ?not_asked, "PRICE_NAME_UNKNOWN");
+                tracing::warn!(variable, name, suggestion, ?not_asked, "no provider knows a configured name");
             }
         }
         drop(logged);

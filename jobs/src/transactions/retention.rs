@@ -28,8 +28,8 @@ pub(super) async fn run<F>(
         tokio::select! { () = tokio::time::sleep(wait) => {} () = stop.cancelled() => return }
         match delete_all(retention.dead).await {
             Ok(0) => {}
-            Ok(rows) => tracing::info!(rows, what, "deleted what is old"),
-            Err(error) => tracing::warn!(%error, what, "could not delete what is old; trying again later"),
+            Ok(rows) => tracing::info!(rows, what, "deleted expired rows"),
+            Err(error) => tracing::warn!(%error, what, "could not delete expired rows; retrying later"),
         }
     }
 }

@@ -23,7 +23,7 @@ async fn actions_are_done_and_audited() {
         page.text
     );
     assert!(page.text.contains("Resume process_transaction"), "{}", page.text);
-    assert!(browser.get("/board").await.text.contains("process_transaction is paused"));
+    assert!(browser.get("/board").await.text.contains("process_transaction has been paused"));
     assert_eq!(browser.act(&format!("{queue}/resume"), &[]).await.status, 303);
 
     let page = browser.act("/board/jobs/01DEAD/payload", &[]).await;

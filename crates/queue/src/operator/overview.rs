@@ -281,7 +281,7 @@ fn problems(
         }
         if let (Some(since), Some(reason)) = (status.paused_at, &status.reason) {
             let by = status.paused_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-            let text = format!("{} is paused for {}{by}: {reason}", status.name, ago(since));
+            let text = format!("{} has been paused for {}{by}: {reason}", status.name, ago(since));
             problems.push(of_queue(ProblemKind::PAUSED, queue, text));
         }
     }
@@ -307,7 +307,7 @@ fn problems(
     }
     for worker in workers.iter().filter(|worker| !worker.live && worker.running > 0) {
         let silent = format_duration(worker.silent_seconds);
-        let text = format!("worker {} is silent for {silent} and holds {} jobs", worker.id, worker.running);
+        let text = format!("worker {} has been silent for {silent} and holds {} jobs", worker.id, worker.running);
         problems.push(Problem::of_worker(ProblemKind::SILENT_WORKER, &worker.id, None, text));
     }
     problems.truncate(MAX_PROBLEMS);

@@ -122,7 +122,7 @@ fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usiz
         };
         checks.push(Check::failed(format!("{wait}: {because}"), None));
     } else {
-        checks.push(Check::ok(format!("it is due for {:.0} s", -job.due_in_seconds)));
+        checks.push(Check::ok(format!("it has been due for {:.0} s", -job.due_in_seconds)));
     }
     checks.push(match &facts.paused {
         Some(reason) => {
@@ -147,8 +147,8 @@ fn running(job: &JobStatus, workers: &[WorkerInfo]) -> Check {
     match workers.iter().find(|worker| Some(&worker.id) == job.worker.as_ref()) {
         Some(worker) if worker.live && worker.silent_seconds > worker.lease_seconds / 2.0 => Check::failed(
             format!(
-                "worker {name} holds it, but is silent for {:.0} s: if it is frozen, another worker takes the job over {:.0} s \
-                 after its last heartbeat",
+                "worker {name} holds it, but has been silent for {:.0} s: if it is frozen, another worker takes the job \
+                 over {:.0} s after its last heartbeat",
                 worker.silent_seconds, worker.lease_seconds
             ),
             None,
@@ -156,7 +156,7 @@ fn running(job: &JobStatus, workers: &[WorkerInfo]) -> Check {
         Some(worker) if worker.live => Check::ok(format!("worker {name} runs it")),
         Some(worker) => Check::failed(
             format!(
-                "its worker {name} is silent for {:.0} s: another worker takes the job over",
+                "its worker {name} has been silent for {:.0} s: another worker takes the job over",
                 worker.silent_seconds
             ),
             None,
@@ -179,8 +179,8 @@ fn claims(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usiz
     }
     let silent = live.iter().filter(|worker| worker.silent_seconds > worker.lease_seconds / 2.0).count();
     if silent == live.len() {
-        checks
-            .push(Check::failed(format!("all {silent} workers of its queue are silent for half of their lease"), None));
+        let text = format!("all {silent} workers of its queue have been silent for more than half of their lease");
+        checks.push(Check::failed(text, None));
     } else {
         checks.push(Check::ok(format!("workers that run its queue: {} live", live.len())));
     }

@@ -118,14 +118,14 @@ fn correlation_id(schedule: &str, fire: &Fire) -> String {
 pub(super) fn report_fire(schedule: &Schedule, fire: &Fire, jobs: usize, now: OffsetDateTime) {
     let (name, passed_over) = (schedule.name, fire.passed_over);
     if passed_over > 0 || fire.kind == FireKind::Skipped {
-        tracing::warn!(schedule = name, passed_over, policy = schedule.catch_up.as_str(), "SCHEDULE_MISSED");
+        tracing::warn!(schedule = name, passed_over, policy = schedule.catch_up.as_str(), "a schedule missed fires");
     }
     if fire.kind == FireKind::Skipped {
         return;
     }
     let lag = (now - fire.time).as_seconds_f64().max(0.0);
     gauge!(LAG, "schedule" => name).set(lag);
-    tracing::info!(schedule = name, fire_time = %fire.time, kind = fire.kind.as_str(), jobs, lag, "SCHEDULE_FIRED");
+    tracing::info!(schedule = name, fire_time = %fire.time, kind = fire.kind.as_str(), jobs, lag, "schedule fired");
 }
 
 pub(super) fn unregistered(name: &str) -> Error {

@@ -168,8 +168,8 @@ async fn apply(
             name,
             error,
             oldest_transaction = oldest,
-            again_in_seconds = pause.as_secs_f64(),
-            "a migration found its tables in use; it will be tried again"
+            retry_after_s = pause.as_secs_f64(),
+            "a migration found its tables in use; retrying"
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(MAX_PAUSE);

@@ -78,7 +78,7 @@ impl ChainStorage {
             }
             if let Some(record) = self.chain.find(id).await? {
                 sends::mark_saved(&self.pool, id, record.saved_at).await?;
-                tracing::info!(rate = %id, index = record.index, "RATE_SAVED");
+                tracing::info!(rate = %id, index = record.index, "interest rate saved");
                 return Ok(Progress::Saved);
             }
             let rest = deadline.saturating_duration_since(Instant::now());
@@ -102,7 +102,7 @@ impl ChainStorage {
                 TransactionOutcome::Dropped => self.send(id, &recorded.rate, sent.len(), Next::Resend(last)).await?,
                 TransactionOutcome::Superseded => self.send(id, &recorded.rate, sent.len(), Next::New).await?,
                 TransactionOutcome::Reverted(reason) => {
-                    tracing::warn!(rate = %id, %reason, "RATE_REVERTED");
+                    tracing::warn!(rate = %id, %reason, "the contract reverted a submission; sending another transaction");
                     self.send(id, &recorded.rate, sent.len(), Next::New).await?;
                 }
                 TransactionOutcome::Confirmed(_) => tokio::time::sleep(EFFECT_POLL).await,
@@ -180,7 +180,7 @@ impl ChainStorage {
         if self.chain.has_transaction(hash).await? {
             return Ok(());
         }
-        tracing::warn!(rate = %id, %hash, %error, "RATE_REFUSED");
+        tracing::warn!(rate = %id, %hash, %error, "the node refused a submission");
         sends::delete_refused(&self.pool, id, hash).await?;
         Err(error.into())
     }

@@ -116,7 +116,8 @@ impl ChainStorage {
             Ok(true) => Err(error.into()),
             // A transaction was signed, or the state is unknown.
             withdrawn => {
-                tracing::warn!(rate = %id, error = causes(&error), ?withdrawn, "RATE_OUTSTANDING");
+                let error = causes(&error);
+                tracing::warn!(rate = %id, error, ?withdrawn, "a submission is not confirmed yet; its job goes on");
                 Ok(SubmissionOutcome::Outstanding)
             }
         }
@@ -194,7 +195,7 @@ impl Storage for ChainStorage {
             found.is_some_and(|recorded| recorded.state == SubmissionState::Pending)
         };
         if !self.withdraw(id).await? && is_pending(sends::find(&self.pool, id).await?) {
-            tracing::error!(rate = %id, "RATE_ABANDONED: the job is dead, but a transaction was sent; replay the job");
+            tracing::error!(rate = %id, "the job of a rate is dead, but a transaction was sent; replay the job");
         }
         Ok(())
     }
