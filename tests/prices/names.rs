@@ -11,6 +11,8 @@ async fn an_unknown_asset_gets_a_suggestion() {
         ("etherium", "Unknown asset: no source has etherium in usd; did you mean ethereum?"),
         ("a-coin-of-tomorrow", "Unknown asset: no source has a-coin-of-tomorrow in usd"),
         ("bitcoin", "Unknown asset: no source has bitcoin in usd"),
+        ("Bitcoin", "Unknown asset: no source has Bitcoin in usd; did you mean bitcoin?"),
+        ("no_such_coin", "Unknown asset: no source has no_such_coin in usd"),
     ] {
         for path in [
             format!("/simple_price?assets={asset}&currency=usd"),

@@ -312,7 +312,7 @@ async fn a_slow_provider_is_waited_for_briefly_when_prices_are_stored() {
 async fn all_wrong_parameters_are_named_at_once() {
     let harness = PriceHarness::new().await;
     let node = harness.node(None).await;
-    let rule = "Value error, an asset's id has 1 to 64 lower-case letters, digits and hyphens, such as bitcoin";
+    let rule = "Value error, an asset's id has 1 to 64 letters, digits, hyphens, underscores and dots, such as bitcoin";
     let whole = "Input should be a valid integer or 'max', unable to parse string as an integer";
     let missing = |name| ("missing", name, "Field required");
     let many = (0..51).map(|number| format!("a{number}")).collect::<Vec<_>>().join(",");

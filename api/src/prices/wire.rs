@@ -109,12 +109,12 @@ openapi_response_type!(MarketChart, "MarketChart", {
 });
 
 fn parse_asset(text: &str) -> Result<AssetId, FieldError> {
-    let rule = "an asset's id has 1 to 64 lower-case letters, digits and hyphens, such as bitcoin";
+    let rule = "an asset's id has 1 to 64 letters, digits, hyphens, underscores and dots, such as bitcoin";
     AssetId::parse(text).ok_or_else(|| FieldError::value_error(rule))
 }
 
 /// The pattern of an asset's id.
-const ASSET_PATTERN: &str = "[a-z0-9-]{1,64}";
+const ASSET_PATTERN: &str = "[A-Za-z0-9._-]{1,64}";
 
 /// The parameter `asset`.
 pub(super) struct Asset;
@@ -253,7 +253,7 @@ mod tests {
         };
         let expected: Vec<String> = ["solana", "bitcoin", "usd-coin"].map(str::to_owned).to_vec();
         assert_eq!(read("solana, bitcoin ,solana,usd-coin,bitcoin"), Ok(expected));
-        for text in ["Bitcoin", "bitcoin,", ",", "bit coin", "bitcoin;ethereum", "b\u{131}tcoin"] {
+        for text in ["bitcoin,", ",", "bit coin", "bitcoin;ethereum", "b\u{131}tcoin"] {
             assert!(read(text).is_err(), "{text}");
         }
         let many = |count: usize| (0..count).map(|number| format!("a{number}")).collect::<Vec<_>>().join(",");

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
 use time::{Date, Duration, OffsetDateTime};
 
-/// The canonical id of an asset: lower-case letters, digits and hyphens, such as `bitcoin`.
+/// The canonical id of an asset, such as `bitcoin`: letters, digits, hyphens, underscores and dots. Those of providers have
+/// lower-case letters; an id with others is unknown to them, and not invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AssetId(String);
 
@@ -18,8 +19,8 @@ pub struct Currency(String);
 impl AssetId {
     /// Parses an id. Returns `None` when the text is not a valid id.
     pub fn parse(text: &str) -> Option<Self> {
-        let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        ((1..=64).contains(&text.len()) && text.chars().all(known)).then(|| Self(text.to_owned()))
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        ((1..=64).contains(&text.len()) && text.chars().all(allowed)).then(|| Self(text.to_owned()))
     }
 
     /// The id as text.
