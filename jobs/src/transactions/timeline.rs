@@ -122,21 +122,20 @@ fn conflict(kept: &KeptConflict) -> TimelineEvent {
     }
 }
 
-/// The runs of the job that are known, and when the next one is due.
+/// The runs of the job that are known, and when the next or the last one is due.
 fn runs(details: &JobDetails) -> Vec<TimelineEvent> {
     let job = &details.job;
     // The commit of the webhook enqueued it, and that has its own event.
     let history = details.events.iter().filter(|event| event.event != "enqueued").cloned();
     let mut events: Vec<TimelineEvent> =
         history.map(|JobEvent { at, event, text, details }| TimelineEvent { at, event, text, details }).collect();
-    if job.state == State::Waiting {
-        events.push(TimelineEvent {
-            at: job.due_at,
-            event: "due",
-            text: if job.due_in_seconds > 0.0 { "the next run is due".into() } else { "its job is due".into() },
-            details: json!({"why": details.why}),
-        });
-    }
+    let due = match job.state {
+        State::Waiting if job.due_in_seconds > 0.0 => Some(("the next run is due", json!({"why": details.why}))),
+        State::Waiting => Some(("its job is due", json!({"why": details.why}))),
+        State::Running | State::Done | State::Dead if job.runs > 0 => Some(("its last run was due", json!({}))),
+        _ => None,
+    };
+    events.extend(due.map(|(text, details)| TimelineEvent { at: job.due_at, event: "due", text: text.into(), details }));
     events
 }
 

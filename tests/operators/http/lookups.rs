@@ -1,9 +1,14 @@
 //! Schedules, look-ups by the ids of a request, and the cancellation of the jobs of a filter.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{QUEUE, system};
-use crate::harness::{http::send, system::webhook};
+use super::{QUEUE, SOON, VIEWER, system};
+use crate::harness::{
+    eventually,
+    http::send,
+    process::start_worker,
+    system::{System, webhook},
+};
 
 #[tokio::test]
 async fn a_schedule_is_fired_and_its_next_fire_skipped() {
@@ -52,6 +57,24 @@ async fn a_transaction_is_found_by_its_correlation_id_and_its_trace() {
     let timeline = system.viewed("/v1/transactions/t-1/timeline").await;
     let details = &timeline["events"][0]["details"];
     assert_eq!(details, &json!({"correlation_id": "order/7", "trace_id": trace, "sender": null}));
+}
+
+/// The names of the events of a timeline, in its order.
+async fn events(system: &System, id: &str) -> Vec<String> {
+    let timeline = system.viewed(&format!("/v1/transactions/{id}/timeline")).await;
+    let name = |event: &Value| event["event"].as_str().expect("a name").to_owned();
+    timeline["events"].as_array().expect("events").iter().map(name).collect()
+}
+
+#[tokio::test]
+async fn a_timeline_has_every_kind_of_event_in_order() {
+    let undelayed = [("VIEWER_API_KEY", VIEWER), ("PROCESSING_DELAY_SECONDS", "0")];
+    let system = System::start(&undelayed).await;
+    system.send_webhook("t").await;
+    assert_eq!(events(&system, "t").await, ["accepted", "due"]);
+    let _worker = start_worker(&system.database.url, &undelayed).await;
+    eventually("its run has ended", SOON, async || events(&system, "t").await.contains(&"done".into())).await;
+    assert_eq!(events(&system, "t").await, ["accepted", "due", "done", "processed"]);
 }
 
 #[tokio::test]
