@@ -1,5 +1,6 @@
 //! Schedules, look-ups by the ids of a request, and the cancellation of the jobs of a filter.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{QUEUE, SOON, VIEWER, system};
@@ -7,7 +8,7 @@ use crate::harness::{
     eventually,
     http::send,
     process::start_worker,
-    system::{System, webhook},
+    system::{System, WEBHOOKS, webhook},
 };
 
 #[tokio::test]
@@ -72,9 +73,23 @@ async fn a_timeline_has_every_kind_of_event_in_order() {
     let system = System::start(&undelayed).await;
     system.send_webhook("t").await;
     assert_eq!(events(&system, "t").await, ["accepted", "due"]);
+    // Two replays, and three in a batch.
+    for _ in 0..2 {
+        system.send_webhook("t").await;
+    }
+    let batch = system.request(Method::POST, &format!("{WEBHOOKS}/batch"));
+    let rows = json!([webhook("t"), webhook("t"), webhook("t")]);
+    assert_eq!(send(batch.json(&rows)).await.status, 200);
+    let mut other = webhook("t");
+    other["amount"] = 7.into();
+    assert_eq!(send(system.post_webhook(other.to_string())).await.status, 202);
+    assert_eq!(events(&system, "t").await, ["accepted", "due", "replay", "conflict"]);
+    let timeline = system.viewed("/v1/transactions/t/timeline").await;
+    assert_eq!(timeline["events"][2]["details"]["times"], 5, "{timeline}");
+
     let _worker = start_worker(&system.database.url, &undelayed).await;
     eventually("its run has ended", SOON, async || events(&system, "t").await.contains(&"done".into())).await;
-    assert_eq!(events(&system, "t").await, ["accepted", "due", "done", "processed"]);
+    assert_eq!(events(&system, "t").await, ["accepted", "due", "replay", "conflict", "done", "processed"]);
 }
 
 #[tokio::test]
