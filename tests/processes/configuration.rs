@@ -68,6 +68,8 @@ async fn each_limit_of_a_value_is_enforced() {
         ("DATABASE_URL", "postgres://u@a,b/x", "names several hosts"),
         ("DATABASE_URL", "postgres://u@a/x?connect_timeout=5", "connect_timeout is not supported"),
         ("WEBHOOK_SECRET", "whsec_dG9vIHNob3J0", "such as WEBHOOK_SECRET="),
+        ("API_KEY_FILE", "/nowhere", "such as API_KEY_FILE=/run/secrets/api_key"),
+        ("QUEUE_FAIR_BY", "address", "such as QUEUE_FAIR_BY=sender"),
         ("ENV", "PROD", "such as ENV=prod"),
         ("RATE_LIMIT", "120/60", "such as RATE_LIMIT=120/60s"),
         ("LOG_FILE_MB", "64MB", "such as 64"),

@@ -52,5 +52,8 @@ async fn without_a_required_key_everyone_reads_transactions() {
     system.send_webhook("t").await;
     assert_eq!(get(&system, "/v1/transactions", &[]).await.json().as_array().map(Vec::len), Some(1));
     assert_eq!(get(&system, "/v1/transactions/t", &[]).await.status, 200);
+    for (key, status) in [("", 200), ("  ", 200), ("wrong", 403)] {
+        assert_eq!(get(&system, "/v1/transactions/t", &[("x-api-key", key)]).await.status, status, "{key:?}");
+    }
     get(&system, "/v1/transactions", &[("authorization", "Bearer x.y.z")]).await.assert_problem(401, "a bad token");
 }

@@ -62,6 +62,8 @@ async fn only_recent_signatures_of_a_known_secret_are_accepted() {
         ("empty", headers("m", &this, ""), &body, 401),
         ("a comma only", headers("m", &this, "v1,"), &body, 401),
         ("no time", headers("m", "", &sign(NEW, "m", "", &body)), &body, 401),
+        ("no id", headers("", &this, &sign(NEW, "", &this, &body)), &body, 401),
+        ("a blank id", headers(" ", &this, &sign(NEW, "", &this, &body)), &body, 401),
         ("a fraction", headers("m", &format!("{this}.0"), &sign(NEW, "m", &format!("{this}.0"), &body)), &body, 401),
         (
             "milliseconds",
@@ -78,6 +80,7 @@ async fn only_recent_signatures_of_a_known_secret_are_accepted() {
         ("in the second line", [&headers("m", &this, "v1,AAAA")[..], &[line(good)]].concat(), &body, 202),
         ("in no line", [&headers("m", &this, "v1,AAAA")[..], &[line("v1,BBBB")]].concat(), &body, 401),
         ("a second id", and(&[("webhook-id", "n".into())]), &body, 401),
+        ("an empty second id", and(&[("webhook-id", String::new())]), &body, 401),
         ("the same id twice", and(&[("webhook-id", "m".into())]), &body, 401),
         ("a second time", and(&[("webhook-timestamp", before.clone())]), &body, 401),
     ]);

@@ -44,7 +44,8 @@ async fn fill_through_api(database: &TestDatabase, pool: &PgPool) {
     for n in 0..20 {
         post(format!("{}/v1/webhooks/transactions", api.url), &[], webhook(format!("done-{n}"), 1)).await;
         post(format!("{}/v1/webhooks/transactions", slow.url), &[], webhook(format!("waits-{n}"), 1)).await;
-        // A conflicting payload, which is stored for the operator.
+        // A repeated payload is counted, and a conflicting one is stored for the operator.
+        post(format!("{}/v1/webhooks/transactions", api.url), &[], webhook(format!("done-{n}"), 1)).await;
         post(format!("{}/v1/webhooks/transactions", api.url), &[], webhook(format!("done-{n}"), 2)).await;
     }
     let ada = json!({"email": "Ada@example.com", "password": "correct horse", "full_name": "Ada"});

@@ -23,10 +23,11 @@ const STRANGER: &str = "
     INSERT INTO users VALUES (1, 'ada')";
 
 /// The tables that only Millrace's services use. A new table of a service is added here.
-const SERVICE_TABLES: [&str; 16] = [
+const SERVICE_TABLES: [&str; 17] = [
     "transactions",
     "webhook_conflicts",
     "webhook_conflict_totals",
+    "webhook_replays",
     "callbacks",
     "callback_destinations",
     "users",

@@ -129,9 +129,9 @@ pub(super) fn x_api_key(request: &Request) -> Result<Option<Key>, Problem> {
     Authenticator::of(request)?.keys.identify(key).map(Some).ok_or_else(|| forbidden(WRONG))
 }
 
-/// Whether the request has the header `X-API-Key`.
+/// Whether the request has a key in the header `X-API-Key`, right or wrong. An empty header is no key.
 pub(super) fn has_x_api_key(request: &Request) -> bool {
-    request.headers().contains_key(X_API_KEY)
+    !matches!(key_bytes(request, &X_API_KEY), Ok(None))
 }
 
 /// The bytes of the key in this header; `None` if the header is absent or empty.

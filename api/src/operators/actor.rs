@@ -1,5 +1,6 @@
 //! Who acts: the header `X-Actor`, and the order that it belongs to.
 
+use jobs::text::is_blank;
 use poem::{Request, RequestBody, http::HeaderName};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -72,8 +73,8 @@ fn read(request: &Request) -> Result<Option<String>, ValidationError> {
         return Err(refuse(FieldError::value_error("X-Actor must be given once"), text));
     }
     match text.chars().count() {
-        0 => Err(refuse(FieldError::too_short(1), text)),
-        1..=MAX_ACTOR => Ok(Some(text.to_owned())),
+        _ if is_blank(text) => Err(refuse(FieldError::too_short(1), text)),
+        0..=MAX_ACTOR => Ok(Some(text.to_owned())),
         _ => Err(refuse(FieldError::too_long(MAX_ACTOR), text)),
     }
 }
@@ -110,7 +111,9 @@ mod tests {
         assert_eq!(actor(&[], Caller::Subject("s".repeat(600))).map(|name| name.len()), Ok(MAX_ACTOR));
         assert_eq!(actor(&[b" ada "], Caller::User(UserId(7))), Ok("ada".into()));
         assert_eq!(actor(&["Zoë".as_bytes()], admin()), Ok("Zoë".into()));
-        let refused: [&[&[u8]]; 5] = [&[b""], &[b"  "], &[&[b'a'; 101]], &[b"\xff"], &[b"ada", b"bob"]];
+        let invisible = "\u{200b}\u{2060}".as_bytes();
+        let refused: [&[&[u8]]; 6] =
+            [&[b""], &[b"  "], &[invisible], &[&[b'a'; 101]], &[b"\xff"], &[b"ada", b"bob"]];
         for given in refused {
             assert_eq!(actor(given, admin()), Err("422 Unprocessable Entity".into()), "{given:?}");
         }

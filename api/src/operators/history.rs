@@ -85,8 +85,8 @@ impl HistoryApi {
 
     /// Get the timeline of a transaction
     ///
-    /// What is known to have happened to it, oldest first: accepted, conflicts, failed runs, the next run, the settlement,
-    /// and the actions of operators. Runs are known while the job is kept.
+    /// What is known to have happened to it, oldest first: accepted, replays, conflicts, when it was due, its runs and
+    /// snoozes, the settlement, callbacks, and the actions of operators. Runs are known while the job is kept.
     #[oai(
         path = "/v1/transactions/:transaction_id/timeline",
         method = "get",

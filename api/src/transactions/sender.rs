@@ -82,9 +82,11 @@ fn check_signature<'s>(
         return Ok(None);
     }
     let unauthorized = |why: String| Problem::new(StatusCode::UNAUTHORIZED, why);
+    // An empty header counts as missing, as in the libraries of Standard Webhooks.
     let lines = |name: &'static str| {
         let lines: Vec<_> = request.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect();
-        if lines.is_empty() { Err(unauthorized(format!("{name} is missing"))) } else { Ok(lines) }
+        let is_missing = lines.iter().all(|line| line.trim_ascii().is_empty());
+        if is_missing { Err(unauthorized(format!("{name} is missing"))) } else { Ok(lines) }
     };
     // Of two ids or timestamps it is unknown which one is signed. Several signatures are allowed.
     let only = |name: &'static str| match lines(name)?[..] {

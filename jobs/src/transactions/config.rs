@@ -61,7 +61,7 @@ impl Config {
             processor: url.map(|url| ProcessorConfig { url, attempts, timeout }),
             fair_by_sender: vars.read("QUEUE_FAIR_BY", false, |text| match text {
                 "sender" => Ok(true),
-                _ => Err("must be sender, or unset".into()),
+                _ => Err("must be sender, or unset, such as QUEUE_FAIR_BY=sender".into()),
             }),
             callbacks: callbacks::config::Config::read(vars),
         }

@@ -77,6 +77,8 @@ pub struct Transactions {
     batches: Batch<Arc<Vec<Webhook>>, Vec<ingest::RowResult>>,
     outcomes: Outcomes,
     conflicts: Batch<Conflict, ()>,
+    /// The ids of repeated webhooks.
+    replays: Batch<String, ()>,
     finds: Batch<String, Option<Transaction>>,
     settlements: Batch<SettleRequest, bool>,
     callbacks: Callbacks,
@@ -124,6 +126,10 @@ impl Transactions {
             conflicts: Batch::start(conflicts::WRITES, {
                 let pool = pool.clone();
                 move |conflicts| store::conflicts::record(pool.clone(), conflicts)
+            }),
+            replays: Batch::start(conflicts::WRITES, {
+                let pool = pool.clone();
+                move |ids| store::replays::count(pool.clone(), ids)
             }),
             finds: Batch::start(READS, {
                 let pool = pool.clone();
@@ -185,6 +191,9 @@ impl Transactions {
         if let Some(conflict) = conflict {
             span.attach_to(self.record_conflict(conflict)).await?;
         }
+        if let Ingested::Replayed(transaction) = &ingested {
+            self.count_replay(transaction.transaction_id.clone());
+        }
         drop(span);
         match &ingested {
             Ingested::New(_) => self.outcomes.new.increment(1),
@@ -213,12 +222,15 @@ impl Transactions {
         origin.traceparent = span.traceparent().or(origin.traceparent);
         let origin = Arc::new(origin);
         let webhook = |new| Webhook { new, origin: origin.clone(), sender: sender.clone() };
-        let webhooks: Vec<Webhook> = all.into_iter().map(webhook).collect();
-        let results = span.attach_to(self.batches.call(Arc::new(webhooks))).await?;
+        let webhooks: Arc<Vec<Webhook>> = Arc::new(all.into_iter().map(webhook).collect());
+        let results = span.attach_to(self.batches.call(webhooks.clone())).await?;
         let (rows, conflicts): (Vec<IngestedRow>, Vec<Option<Conflict>>) = results.into_iter().unzip();
         let conflicts = conflicts.into_iter().flatten().map(|conflict| self.record_conflict(conflict));
         for recorded in span.attach_to(join_all(conflicts)).await {
             recorded?;
+        }
+        for (webhook, _) in webhooks.iter().zip(&rows).filter(|(_, row)| matches!(row, IngestedRow::Replayed)) {
+            self.count_replay(webhook.new.transaction_id.clone());
         }
         drop(span);
         let count = |is_counted: fn(&IngestedRow) -> bool| rows.iter().filter(|row| is_counted(row)).count() as u64;
@@ -234,6 +246,17 @@ impl Transactions {
         }
         conflict.log();
         self.conflicts.call(conflict).await
+    }
+
+    /// Counts a webhook that repeats an id with the same payload. Its response does not wait for that, and a failure is only
+    /// logged: the count is for operators, and the transaction is recorded.
+    fn count_replay(&self, transaction_id: String) {
+        let replays = self.replays.clone();
+        tokio::spawn(async move {
+            if let Err(error) = replays.call(transaction_id).await {
+                tracing::debug!(%error, "could not count a repeated webhook");
+            }
+        });
     }
 
     /// The current state of the transaction with this id.

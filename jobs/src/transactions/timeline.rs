@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
         model::label,
         store::{self as callbacks, CallbackRow},
     },
-    store::conflicts::KeptConflict,
+    store::{conflicts::KeptConflict, replays::CountedReplays},
 };
 use queue::{
     JobId, Operator,
@@ -46,7 +46,8 @@ pub struct Timeline {
 pub struct TimelineEvent {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// `accepted`, `conflict`, `due`, `processed`, `failed`, `callback`, `operator`, or the event of a [`JobEvent`].
+    /// `accepted`, `replay`, `conflict`, `due`, `processed`, `failed`, `callback`, `operator`, or the event of a
+    /// [`JobEvent`].
     pub event: &'static str,
     /// A sentence.
     pub text: String,
@@ -64,10 +65,12 @@ impl Transactions {
         let Some(transaction) = self.finds.call(transaction_id.to_owned()).await? else { return Ok(None) };
         let job_id = JobId::from(transaction.id).to_string();
         let job = operator.show(&job_id).await?;
+        let replays = super::store::replays::find(&self.pool, transaction_id).await?;
         let conflicts = super::store::conflicts::list(&self.pool, transaction_id).await?;
         let callbacks = callbacks::of_transaction(&self.pool, transaction.id).await?;
         let actions = operator.actions(Some(&job_id), None, ACTIONS).await?;
         let mut events = vec![accepted(&transaction, job.as_ref())];
+        events.extend(replays.map(replay));
         events.extend(conflicts.iter().map(conflict));
         events.extend(job.iter().flat_map(runs));
         events.extend(actions.into_iter().map(operator_event));
@@ -109,6 +112,17 @@ fn accepted(transaction: &Transaction, job: Option<&JobDetails>) -> TimelineEven
     }
 }
 
+fn replay(CountedReplays { times, first_at, last_at }: CountedReplays) -> TimelineEvent {
+    let last = last_at.format(&Rfc3339).unwrap_or_default();
+    let again = if times == 1 { "once more".to_owned() } else { format!("{times} more times, last at {last},") };
+    TimelineEvent {
+        at: first_at,
+        event: "replay",
+        text: format!("received {again} with the same payload"),
+        details: json!({"times": times, "last_at": last}),
+    }
+}
+
 fn conflict(kept: &KeptConflict) -> TimelineEvent {
     TimelineEvent {
         at: kept.first_at,
@@ -122,21 +136,20 @@ fn conflict(kept: &KeptConflict) -> TimelineEvent {
     }
 }
 
-/// The runs of the job that are known, and when the next one is due.
+/// The runs of the job that are known, and when the next or the last one is due.
 fn runs(details: &JobDetails) -> Vec<TimelineEvent> {
     let job = &details.job;
     // The commit of the webhook enqueued it, and that has its own event.
     let history = details.events.iter().filter(|event| event.event != "enqueued").cloned();
     let mut events: Vec<TimelineEvent> =
         history.map(|JobEvent { at, event, text, details }| TimelineEvent { at, event, text, details }).collect();
-    if job.state == State::Waiting {
-        events.push(TimelineEvent {
-            at: job.due_at,
-            event: "due",
-            text: if job.due_in_seconds > 0.0 { "the next run is due".into() } else { "its job is due".into() },
-            details: json!({"why": details.why}),
-        });
-    }
+    let due = match job.state {
+        State::Waiting if job.due_in_seconds > 0.0 => Some(("the next run is due", json!({"why": details.why}))),
+        State::Waiting => Some(("its job is due", json!({"why": details.why}))),
+        State::Running | State::Done | State::Dead if job.runs > 0 => Some(("its last run was due", json!({}))),
+        _ => None,
+    };
+    events.extend(due.map(|(text, details)| TimelineEvent { at: job.due_at, event: "due", text: text.into(), details }));
     events
 }
 

@@ -1,9 +1,15 @@
 //! Schedules, look-ups by the ids of a request, and the cancellation of the jobs of a filter.
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
-use super::{QUEUE, system};
-use crate::harness::{http::send, system::webhook};
+use super::{QUEUE, SOON, VIEWER, system};
+use crate::harness::{
+    eventually,
+    http::send,
+    process::start_worker,
+    system::{System, WEBHOOKS, webhook},
+};
 
 #[tokio::test]
 async fn a_schedule_is_fired_and_its_next_fire_skipped() {
@@ -52,6 +58,41 @@ async fn a_transaction_is_found_by_its_correlation_id_and_its_trace() {
     let timeline = system.viewed("/v1/transactions/t-1/timeline").await;
     let details = &timeline["events"][0]["details"];
     assert_eq!(details, &json!({"correlation_id": "order/7", "trace_id": trace, "sender": null}));
+}
+
+/// The names of the events of a timeline, in its order.
+async fn events(system: &System, id: &str) -> Vec<String> {
+    let timeline = system.viewed(&format!("/v1/transactions/{id}/timeline")).await;
+    let name = |event: &Value| event["event"].as_str().expect("a name").to_owned();
+    timeline["events"].as_array().expect("events").iter().map(name).collect()
+}
+
+#[tokio::test]
+async fn a_timeline_has_every_kind_of_event_in_order() {
+    let undelayed = [("VIEWER_API_KEY", VIEWER), ("PROCESSING_DELAY_SECONDS", "0")];
+    let system = System::start(&undelayed).await;
+    system.send_webhook("t").await;
+    assert_eq!(events(&system, "t").await, ["accepted", "due"]);
+    // Two replays, and three in a batch.
+    for _ in 0..2 {
+        system.send_webhook("t").await;
+    }
+    let batch = system.request(Method::POST, &format!("{WEBHOOKS}/batch"));
+    let rows = json!([webhook("t"), webhook("t"), webhook("t")]);
+    assert_eq!(send(batch.json(&rows)).await.status, 200);
+    eventually("the replays are counted", SOON, async || {
+        let timeline = system.viewed("/v1/transactions/t/timeline").await;
+        timeline["events"][2]["details"]["times"] == 5
+    })
+    .await;
+    let mut other = webhook("t");
+    other["amount"] = 7.into();
+    assert_eq!(send(system.post_webhook(other.to_string())).await.status, 202);
+    assert_eq!(events(&system, "t").await, ["accepted", "due", "replay", "conflict"]);
+
+    let _worker = start_worker(&system.database.url, &undelayed).await;
+    eventually("its run has ended", SOON, async || events(&system, "t").await.contains(&"done".into())).await;
+    assert_eq!(events(&system, "t").await, ["accepted", "due", "replay", "conflict", "done", "processed"]);
 }
 
 #[tokio::test]

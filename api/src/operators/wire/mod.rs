@@ -126,7 +126,7 @@ pub(super) struct Timeline {
 #[derive(Object)]
 struct TimelineEvent {
     at: Timestamp,
-    /// `accepted`, `conflict`, `due`, `processed`, `failed`, `callback`, `operator`, or an event of its job.
+    /// `accepted`, `replay`, `conflict`, `due`, `processed`, `failed`, `callback`, `operator`, or an event of its job.
     event: String,
     /// A sentence.
     text: String,

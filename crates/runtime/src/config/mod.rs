@@ -58,7 +58,11 @@ impl EnvReader {
             (None, Some(path)) => match self.files.get(&variable) {
                 Some(read) => read.clone(),
                 None => {
-                    let read = read_secret_file(&path).map_err(|expected| self.add_error(&variable, &expected)).ok();
+                    let read = read_secret_file(&path).map_err(|expected| {
+                        let example = format!("such as {variable}=/run/secrets/{}", name.to_ascii_lowercase());
+                        self.add_error(&variable, &format!("{expected}; {example}"));
+                    });
+                    let read = read.ok();
                     self.files.insert(variable, read.clone());
                     read
                 }
@@ -254,6 +258,7 @@ mod tests {
             vars.text("API_KEY");
             let errors = vars.finish(()).expect_err(path).to_string();
             assert!(errors.starts_with("API_KEY_FILE: must name a file that holds the value"), "{path}: {errors}");
+            assert!(errors.ends_with("such as API_KEY_FILE=/run/secrets/api_key"), "{path}: {errors}");
             assert!(!errors.contains("hunter2") && errors.lines().count() == 1, "{path}: {errors}");
         }
     }

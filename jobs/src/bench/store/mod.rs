@@ -70,8 +70,8 @@ pub(super) async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> s
 /// database.
 pub async fn empty(bench: &Bench) -> Result<(), Error> {
     sqlx::query!(
-        "TRUNCATE apalis.jobs, transactions, webhook_conflicts, webhook_conflict_totals, callbacks, callback_destinations,
-                  items, users, item_documents, prices"
+        "TRUNCATE apalis.jobs, transactions, webhook_conflicts, webhook_conflict_totals, webhook_replays, callbacks,
+                  callback_destinations, items, users, item_documents, prices"
     )
     .execute(repeatable(&bench.pool))
     .await?;

@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Networks of IPv4 that are no receiver's: each with the length of its prefix.
-const SPECIAL_V4: [([u8; 4], u32); 16] = [
+const SPECIAL_V4: [([u8; 4], u32); 17] = [
     // This host on this network; Linux connects 0.0.0.0 to itself.
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
     // Shared by providers and their customers (CGNAT).
     ([100, 64, 0, 0], 10),
     ([127, 0, 0, 0], 8),
+    // The host of a virtual machine in Azure, with its metadata. The address is a public one, and the same everywhere.
+    ([168, 63, 129, 16], 32),
     // Link-local, with the metadata services of clouds.
     ([169, 254, 0, 0], 16),
     ([172, 16, 0, 0], 12),
@@ -108,6 +110,7 @@ mod tests {
                 "100.127.255.255",
                 "127.0.0.1",
                 "127.255.255.255",
+                "168.63.129.16",
                 "169.254.0.0",
                 "169.254.169.254",
                 "169.254.255.255",
@@ -142,6 +145,8 @@ mod tests {
                 "100.128.0.0",
                 "126.255.255.255",
                 "128.0.0.0",
+                "168.63.129.15",
+                "168.63.129.17",
                 "169.253.255.255",
                 "169.255.0.0",
                 "172.15.255.255",
@@ -181,6 +186,7 @@ mod tests {
                 "64:ff9b::127.0.0.1",
                 "64:ff9b::10.0.0.1",
                 "64:ff9b::a9fe:a9fe",
+                "64:ff9b::168.63.129.16",
                 "64:ff9b:1::8.8.8.8",
                 "64:ff9c::8.8.8.8",
                 "100::1",

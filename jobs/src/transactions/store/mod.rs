@@ -1,6 +1,7 @@
-//! All SQL of transactions; `conflicts.rs` has the SQL of conflicting webhooks.
+//! All SQL of transactions; `conflicts.rs` has the SQL of conflicting webhooks, and `replays.rs` that of repeated ones.
 
 pub(super) mod conflicts;
+pub(super) mod replays;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
