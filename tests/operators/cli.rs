@@ -328,6 +328,7 @@ async fn a_queue_shows_its_history_and_the_audit_has_pages() {
     }
     let shown = succeed(&database, &["queues", "show", QUEUE]).await;
     assert!(shown.contains("by ada: second") && shown.contains("Actions of operators"), "{shown}");
+    assert!(shown.contains("  ✘ it is paused by ada: second\n      millrace queues resume"), "{shown}");
     assert_eq!(json(&database, &["queues", "show", QUEUE]).await["actions"][1]["reason"], "first");
     let newest = json(&database, &["audit", "--limit", "1"]).await;
     assert_eq!(

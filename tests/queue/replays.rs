@@ -93,6 +93,7 @@ async fn errors_are_grouped_without_their_numbers() {
     let seen: Vec<_> = groups.iter().map(|group| (&*group.queue, group.count, group.died_in_15_min)).collect();
     assert_eq!(seen, [("scripted", 7, 7), ("scripted", 1, 1)]);
     assert_eq!(groups[0].sample_error.as_deref(), Some("account 6 of a is closed"));
+    assert!(groups[0].first_died_at.is_some() && groups[0].first_died_at <= groups[0].last_died_at, "{groups:?}");
     assert!((groups[0].share - 0.875).abs() < 1e-9, "{groups:?}");
     assert!(replays.operator.dead_groups(Some("another")).await.unwrap().is_empty());
     let selection = Selection { group: Some(groups[0].group.clone()), ..Replays::selection() };

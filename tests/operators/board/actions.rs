@@ -85,6 +85,19 @@ async fn a_replay_starts_from_its_preview_and_is_paused_and_stopped() {
 }
 
 #[tokio::test]
+async fn the_third_replay_of_a_job_needs_a_confirmation() {
+    let browser = Browser::logged_in().await;
+    browser.insert_dead("01DEAD", "connection refused").await;
+    assert!(!browser.get("/board/jobs/01DEAD").await.text.contains("include_replayed"));
+    browser.execute("UPDATE apalis.jobs SET replays = 2").await;
+    let page = browser.get("/board/jobs/01DEAD").await;
+    assert!(page.text.contains("Replay it again: it was already replayed 2 times"), "{}", page.text);
+    assert_page(&browser.act("/board/jobs/01DEAD/replay", &[]).await, 409, "not confirmed");
+    let confirmed = browser.act("/board/jobs/01DEAD/replay", &[("include_replayed", "yes")]).await;
+    assert_eq!(confirmed.status, 303, "{confirmed:?}");
+}
+
+#[tokio::test]
 async fn the_jobs_of_a_filter_are_cancelled_after_a_preview() {
     let browser = Browser::logged_in().await;
     for number in 0..6 {

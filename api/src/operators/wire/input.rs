@@ -155,6 +155,24 @@ pub(crate) struct Reason {
 }
 
 request! {
+    /// Why a job is replayed.
+    #[example({"reason": "the processor is healthy again"})]
+    JobReplayRequest for JobReplay {
+        /// It is recorded and shown to other operators.
+        reason: ReasonText,
+        /// Also replay a job that was already replayed twice or more; false by default. Without it, such a job is a 409.
+        include_replayed: Option<Flag>,
+    } => Ok(Self { reason, include_replayed: include_replayed.unwrap_or(false) })
+}
+
+/// Why a job is replayed.
+#[derive(Debug)]
+pub(crate) struct JobReplay {
+    pub reason: String,
+    pub include_replayed: bool,
+}
+
+request! {
     /// Why and how long a queue is paused.
     #[example({"reason": "the processor is down", "until": "30m"})]
     Pause for Pausing {

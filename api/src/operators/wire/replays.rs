@@ -21,6 +21,8 @@ pub(crate) struct ErrorGroup {
     share: f64,
     /// Those of the newest 1,000 that died in the last 15 minutes.
     died_in_15_min: i64,
+    /// When its oldest job died.
+    first_died_at: Nullable<Timestamp>,
     /// When the newest of them died.
     last_died_at: Nullable<Timestamp>,
     /// The last error of the newest job.
