@@ -64,8 +64,18 @@ async fn a_replay_starts_from_its_preview_and_is_paused_and_stopped() {
         "/board/dead/preview?action=replay&queue=q&group=group&rate=20&limit=5&canary=0&stop_if_dead=20&reason=up";
     let page = browser.get(preview).await;
     assert!(page.text.contains("Replays 5 of 7 dead letters.") && page.text.contains("Replay 5 jobs"), "{}", page.text);
-    let plan =
-        [("action", "replay"), ("queue", "q"), ("group", "group"), ("rate", "20"), ("limit", "5"), ("canary", "0")];
+    let counted_at = page.text.split("name=\"died_before\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let wrong = [("action", "discard"), ("queue", "q"), ("died_before", "1h")];
+    assert_page(&browser.act("/board/dead/discard", &wrong).await, 422, "no time");
+    let plan = [
+        ("action", "replay"),
+        ("queue", "q"),
+        ("group", "group"),
+        ("rate", "20"),
+        ("limit", "5"),
+        ("canary", "0"),
+        ("died_before", counted_at),
+    ];
     let response = browser.act("/board/dead/replay", &plan).await;
     let replay = response.header("location").split('?').next().unwrap().to_owned();
     assert!(browser.get(&replay).await.text.contains("0 of at most 5"), "no worker has taken it yet");

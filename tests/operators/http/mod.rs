@@ -302,7 +302,11 @@ async fn dead_letters_are_counted_replayed_and_discarded() {
     assert_eq!(counted["replayed_before"], 3, "{counted}");
     let problem = system.act(path, replay(json!({"limit": 2}))).await.assert_problem(409, "they were replayed twice");
     assert!(problem["detail"].as_str().is_some_and(|text| text.starts_with("2 of the selected jobs")), "{problem}");
-    let started = system.act(path, replay(json!({"limit": 2, "include_replayed": true}))).await;
+    let counted_at = body["counted_at"].clone();
+    let early = replay(json!({"died_before": "2020-01-01T00:00:00Z", "include_replayed": true}));
+    system.act(path, early).await.assert_problem(404, "none had died");
+    let confirmed = replay(json!({"limit": 2, "include_replayed": true, "died_before": counted_at}));
+    let started = system.act(path, confirmed).await;
     assert_eq!((started.status, &started.json()["state"]), (202, &"running".into()), "{started:?}");
     let progress = started.header("location").to_owned();
     let change = async |action: &str| system.act(&format!("{progress}/{action}"), json!({"reason": "r"})).await;

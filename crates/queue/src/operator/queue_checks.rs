@@ -100,7 +100,8 @@ mod tests {
         assert_eq!(texts[0], "no job is due; the next one is due in 30 s");
         assert_eq!(texts[4], "8 of 8 slots are free");
 
-        let mut ill = QueueOverview { slots: 8, growing_by_per_second: Some(2.5), ..estimate(queue(9, 60.0), &[], &[]) };
+        let late = estimate(queue(9, 60.0), &[], &[]);
+        let mut ill = QueueOverview { slots: 8, growing_by_per_second: Some(2.5), ..late };
         ill.status.running = 8;
         ill.status.failing_workers = ill.status.workers;
         ill.status.claim_error = Some("no space left on device".into());
