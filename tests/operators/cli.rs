@@ -101,6 +101,7 @@ async fn status_begins_with_the_verdict_and_its_exit_status_is_the_verdict() {
     let queue = overview["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == QUEUE).unwrap();
     assert_eq!((&queue["due"], &queue["paused_by"]), (&1.into(), &"ada".into()));
     let table = run(&database, &["status"]).await.text;
+    assert!(table.contains("OUT 15M") && table.contains("▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁"), "{table}");
     assert!(table.contains("not while paused") && table.contains("by ada: the processor is down (until "), "{table}");
 }
 
