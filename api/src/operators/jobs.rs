@@ -230,10 +230,10 @@ impl JobsApi {
             Replayed::Replayed => Ok(ActedResponse::new(order, "replay", id, "replayed")?),
             Replayed::NotDead => Err(conflict("The job is neither dead nor cancelled.").into()),
             Replayed::KeyTaken => Err(conflict("Another job with the same key waits or runs.").into()),
-            Replayed::ReplayedBefore => Err(conflict(
-                "The job was already replayed twice or more. To replay it again, set include_replayed.",
-            )
-            .into()),
+            Replayed::ReplayedBefore => {
+                let detail = "The job was already replayed twice or more. To replay it again, set include_replayed.";
+                Err(conflict(detail).into())
+            }
             Replayed::NotFound => Err(not_found(UNKNOWN).into()),
         }
     }

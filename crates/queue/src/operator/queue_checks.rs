@@ -88,8 +88,8 @@ mod tests {
     use super::super::overview::{estimate, tests::queue};
     use super::*;
 
-    fn failed(queue: &QueueOverview) -> Vec<String> {
-        queue.checks().into_iter().filter(|check| !check.ok).map(|check| check.text).collect()
+    fn failed(overview: &QueueOverview) -> Vec<String> {
+        overview.checks().into_iter().filter(|check| !check.ok).map(|check| check.text).collect()
     }
 
     #[test]
