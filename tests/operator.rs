@@ -151,6 +151,44 @@ async fn an_interrupted_replay_prints_its_progress() {
 }
 
 #[tokio::test]
+async fn the_third_replay_of_a_job_needs_a_confirmation() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let job = insert_transaction(&pool, "job").await;
+    let replay = async |more: &[&str]| {
+        let killed = "UPDATE apalis.jobs SET status = 'Killed', done_at = now()";
+        sqlx::query(killed).execute(&pool).await.unwrap();
+        run(&database, &[&["jobs", "replay", &*job][..], more].concat()).await
+    };
+    assert!(replay(&[]).await.0 && replay(&[]).await.0);
+    for more in [&[][..], &["--dry-run"]] {
+        let (succeeded, log) = replay(more).await;
+        assert!(!succeeded && log.contains("add --include-replayed"), "{log}");
+    }
+    assert!(replay(&["--include-replayed", "--reason", "the processor is back"]).await.0);
+    let shown = run_json(&database, &["jobs", "show", &job]).await;
+    let events = shown["events"].as_array().unwrap();
+    let replayed: Vec<&Value> = events.iter().filter(|event| event["event"] == "replayed").collect();
+    assert_eq!((&shown["replays"], replayed.len()), (&3.into(), 3), "{shown}");
+    assert!(replayed[2]["text"].as_str().unwrap().ends_with(": the processor is back"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_payload_is_masked_until_it_is_opened() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let job = insert_transaction(&pool, "job").await;
+    let (_, masked) = run(&database, &["jobs", "show", &job]).await;
+    assert!(masked.contains("masked; --payload shows it") && !masked.contains(r#"{"id""#), "{masked}");
+    assert!(run_json(&database, &["jobs", "show", &job]).await["payload"].is_null());
+    assert_eq!(run_json(&database, &["audit"]).await, Value::Array(Vec::new()), "nothing was opened");
+    let (_, opened) = run(&database, &["jobs", "show", &job, "--payload", "--reason", "a customer asks"]).await;
+    assert!(opened.contains(r#"payload         {"id""#), "{opened}");
+    let audit = run_json(&database, &["audit", "--target", &job]).await;
+    assert_eq!((&audit[0]["action"], &audit[0]["reason"]), (&"open".into(), &"a customer asks".into()));
+}
+
+#[tokio::test]
 async fn mistakes_are_reported() {
     let database = database::fresh().await;
     let (succeeded, log) = run(&database, &["jobs", "show", "unknown"]).await;

@@ -16,13 +16,15 @@ use crate::{
         to_json,
         watch::watch,
     },
+    trends::sparkline,
 };
 
 #[derive(Args)]
 #[command(after_help = "\
-IN/S and OUT/S count the last 3 minutes; WAIT P99 and NEEDED the last 15. NEEDED is the number of workers for the present
-arrivals, and 10 MIN the number that also runs all due jobs within 10 minutes. DRAINED IN is \"keeps up\" while no job is due
-for more than 5 s. Waiting and due jobs are counted up to 10000; ≈ is an estimate, ≥ means at least.
+IN/S and OUT/S count the last 3 minutes; IN 15M, OUT 15M, WAIT P99 and NEEDED the last 15. NEEDED is the number of workers for
+the present arrivals, and 10 MIN the number that also runs all due jobs within 10 minutes. DRAINED IN is \"keeps up\" while no
+job is due for more than 5 s. Each character of STARTED, 60 MIN is three minutes. Waiting and due jobs are counted up to 10000;
+≈ is an estimate, ≥ means at least.
 
 Exits with 0 if all is well, and with 1 if there is a problem.
 
@@ -103,7 +105,7 @@ fn verdict(overview: &Overview, screen: Screen, width: Option<usize>) -> String 
 
 /// The table of queues with their rates and estimates.
 pub(crate) fn queues(queues: &[QueueOverview], screen: Screen) -> String {
-    const COLUMNS: [Column; 14] = [
+    const COLUMNS: [Column; 17] = [
         Column::fixed("QUEUE"),
         Column::optional("WAITING", 10),
         Column::fixed("DUE"),
@@ -111,18 +113,23 @@ pub(crate) fn queues(queues: &[QueueOverview], screen: Screen) -> String {
         Column::optional("RUNNING", 7),
         Column::optional("IN/S", 8),
         Column::optional("OUT/S", 8),
+        Column::optional("IN 15M", 12),
+        Column::optional("OUT 15M", 12),
         Column::optional("WAIT P99", 11),
         Column::optional("DRAINED IN", 1),
         Column::optional("WORKERS", 4),
         Column::optional("NEEDED", 3),
         Column::optional("10 MIN", 9),
         Column::optional("DEAD 24 H", 2),
+        Column::optional("STARTED, 60 MIN", 13),
         Column::text("PAUSED"),
     ];
     let rows: Vec<Vec<Cell>> = queues.iter().map(row).collect();
     render(&COLUMNS, &rows, screen)
 }
 
+/// The characters of the chart of an hour.
+const CHART_WIDTH: usize = 20;
 /// A queue whose oldest due job has waited for less keeps up with its arrivals.
 const KEEPS_UP_SECONDS: f64 = 5.0;
 
@@ -155,6 +162,8 @@ fn row(queue: &QueueOverview) -> Vec<Cell> {
         format!("{}/{}", status.running, queue.slots).into(),
         rate(queue.in_per_second).into(),
         rate(queue.out_per_second).into(),
+        rate(queue.in_per_second_15_min).into(),
+        rate(queue.out_per_second_15_min).into(),
         wait.into(),
         Cell::new(&drained, bad_if(is_bad)),
         Cell::new(&status.workers.to_string(), bad_if(status.workers == 0 && status.due > 0)),
@@ -162,8 +171,18 @@ fn row(queue: &QueueOverview) -> Vec<Cell> {
         format!("{}{}", queue.workers_to_drain_in_10_min.map_or("", |_| sign), count(queue.workers_to_drain_in_10_min))
             .into(),
         Cell::new(&queue.dead_24h.to_string(), bad_if(queue.dead_24h > 0)),
+        started(queue).into(),
         Cell::new(&pause(queue), Style::Warning),
     ]
+}
+
+/// The runs that started in the last hour, as a line of characters. The present minute is left out: it is not over.
+// Counts of jobs are far below 2^52.
+#[allow(clippy::cast_precision_loss)]
+fn started(queue: &QueueOverview) -> String {
+    let minutes = queue.minutes.split_last().map_or(&queue.minutes[..], |(_, full)| full);
+    let values: Vec<Option<f64>> = minutes.iter().map(|minute| Some(minute.started as f64)).collect();
+    sparkline(&values, values.iter().flatten().copied().fold(0.0, f64::max), CHART_WIDTH)
 }
 
 /// By whom and why a queue is paused; empty if it is not.

@@ -81,7 +81,7 @@ fn text(trends: &Trends, screen: Screen) -> String {
 /// One character for each value, or for the highest of several values where the width is smaller.
 // The level is between 0 and 7.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn sparkline(values: &[Option<f64>], highest: f64, width: usize) -> String {
+pub(crate) fn sparkline(values: &[Option<f64>], highest: f64, width: usize) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let merged = values.len().div_ceil(width.max(1)).max(1);
     let level = |values: &[Option<f64>]| match values.iter().flatten().copied().reduce(f64::max) {

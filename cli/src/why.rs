@@ -3,7 +3,10 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use jobs::app::App;
-use queue::{operator::why::Why, status::State};
+use queue::{
+    operator::why::{Check, Why},
+    status::State,
+};
 
 use crate::{
     operator::app,
@@ -97,18 +100,26 @@ fn text(why: &Why, is_fine: bool, screen: Screen) -> String {
         why.job.state.as_str(),
         verdict.paint(&one_line(&why.verdict, 500), screen)
     );
-    for check in &why.checks {
-        // That a job is done is a check that stops the others, but no fault.
-        let is_ok = check.ok || why.job.state == State::Done;
-        let mark = if is_ok { Style::Good.paint("✔", screen) } else { Style::Bad.paint("✘", screen) };
+    // That a job is done is a check that stops the others, but no fault.
+    let is_done = why.job.state == State::Done;
+    let seen: Vec<Check> = why.checks.iter().map(|check| Check { ok: check.ok || is_done, ..check.clone() }).collect();
+    text.push_str(&checks(&seen, screen));
+    text.push_str("\nWhat happened, oldest first\n");
+    for event in &why.events {
+        text.push_str(&format!("  {}  {}\n", format_time(event.at), one_line(&event.text, 500)));
+    }
+    text
+}
+
+/// The checks, each failed one with the command that corrects it.
+pub(crate) fn checks(all: &[Check], screen: Screen) -> String {
+    let mut text = String::new();
+    for check in all {
+        let mark = if check.ok { Style::Good.paint("✔", screen) } else { Style::Bad.paint("✘", screen) };
         text.push_str(&format!("  {mark} {}\n", one_line(&check.text, 500)));
         if let Some(fix) = &check.fix {
             text.push_str(&format!("      {}\n", one_line(fix, 300)));
         }
-    }
-    text.push_str("\nWhat happened, oldest first\n");
-    for event in &why.events {
-        text.push_str(&format!("  {}  {}\n", format_time(event.at), one_line(&event.text, 500)));
     }
     text
 }

@@ -137,10 +137,16 @@ async fn trends_have_points_depth_and_marks() {
     })
     .await;
     drop(again);
+    let dead = "INSERT INTO apalis.jobs (id, job_type, job, status, attempts, done_at, errors)
+                VALUES ('01DEAD', 'process_transaction', '{}', 'Killed', 1, now(), '[]')";
+    execute(&pool, dead).await;
+    let replay = ["dead", "replay", "--queue", QUEUE, "--reason", "the processor is back"];
+    assert_eq!(run(&database, &replay).await.0, Some(0));
     let marks = marks().await;
     let kinds: Vec<&str> = marks.as_array().unwrap().iter().map(|mark| mark["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["pause", "resume", "release"], "the same release is recorded once: {marks}");
+    assert_eq!(kinds, ["pause", "resume", "release", "replay"], "the same release is recorded once: {marks}");
     assert_eq!(marks[0]["text"], "paused by ada: the processor is down");
+    assert_eq!(marks[3]["text"], "ada replays 1 dead letters: the processor is back");
     let (status, text) = run(&database, &["trends", QUEUE, "--window", "24h"]).await;
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(status, Some(0), "{text}");

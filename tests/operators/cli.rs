@@ -101,6 +101,7 @@ async fn status_begins_with_the_verdict_and_its_exit_status_is_the_verdict() {
     let queue = overview["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == QUEUE).unwrap();
     assert_eq!((&queue["due"], &queue["paused_by"]), (&1.into(), &"ada".into()));
     let table = run(&database, &["status"]).await.text;
+    assert!(table.contains("OUT 15M") && table.contains("▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁"), "{table}");
     assert!(table.contains("not while paused") && table.contains("by ada: the processor is down (until "), "{table}");
 }
 
@@ -328,6 +329,7 @@ async fn a_queue_shows_its_history_and_the_audit_has_pages() {
     }
     let shown = succeed(&database, &["queues", "show", QUEUE]).await;
     assert!(shown.contains("by ada: second") && shown.contains("Actions of operators"), "{shown}");
+    assert!(shown.contains("  ✘ it is paused by ada: second\n      millrace queues resume"), "{shown}");
     assert_eq!(json(&database, &["queues", "show", QUEUE]).await["actions"][1]["reason"], "first");
     let newest = json(&database, &["audit", "--limit", "1"]).await;
     assert_eq!(

@@ -38,7 +38,9 @@ async fn a_job_shows_its_failures_and_snoozes() {
     }
     assert_eq!((&events[2].details["times"], &events[3].details["times"]), (&Value::Null, &3.into()), "{events:?}");
     assert!(events[3].text.starts_with("snoozed 3 times since ") && events[3].text.ends_with(": busy"), "{events:?}");
-    assert!(events[4].text.starts_with("run 6 ended in "), "{events:?}");
+    let done = &events[4];
+    assert!(done.text.starts_with("run 6 ended in ") && done.text.ends_with(" after it was due"), "{done:?}");
+    assert!(done.details["due"].is_string() && done.details["started"].is_string(), "{done:?}");
 }
 
 #[tokio::test]

@@ -127,6 +127,10 @@ async fn a_replay_withdraws_the_cancellation() {
         )
         .await;
     running.stop().await;
+    let events = operator.show(&id).await.unwrap().expect("the job exists").events;
+    let seen: Vec<(&str, &str)> = events.iter().map(|event| (event.event, &*event.text)).collect();
+    let orders = ["cancelled by ada: the processor is down", "replayed by ada: the processor is down"];
+    assert_eq!(seen[1..4], [("cancelled", orders[0]), ("cancelled", CANCELLED), ("replayed", orders[1])], "{events:?}");
 }
 
 #[tokio::test]
@@ -226,9 +230,12 @@ async fn a_dead_job_is_not_replayed_while_a_live_job_has_its_key() {
     harness.enqueue_as("dead", &[Step::Reject], |job| job.unique("key")).await;
     harness.run_all(&scripted).await;
     let dead: String = sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&harness.pool).await.unwrap();
-    harness.enqueue_as("live", &[Step::Done], |job| job.unique("key")).await;
+    let live = JobId::generate();
+    harness.enqueue_as("live", &[Step::Done], |job| job.id(live).unique("key")).await;
     let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default());
     assert_eq!(operator.replay(&dead, &order()).await.unwrap(), Replayed::KeyTaken);
+    let checks = operator.why(&dead).await.unwrap().expect("it exists").checks;
+    assert_eq!(checks.last().unwrap().fix, Some(format!("millrace why {live}")), "{checks:?}");
     assert_eq!(harness.row("dead").await.status, "Killed");
     harness.run_all(&scripted).await;
     assert_eq!(operator.replay(&dead, &order()).await.unwrap(), Replayed::Replayed, "its key is free again");

@@ -158,6 +158,11 @@ async fn why_is_right_in_staged_situations() {
     let next = enqueue(&harness, "next", &[Step::Done], Duration::ZERO).await;
     let full = "all 1 slots are in use, and 0 jobs are ahead of it";
     eventually("the slots are reported", SOON, async || verdict(&next).await == full).await;
+    eventually("its start is estimated", SOON, async || {
+        let checks = why(&operator, &next).await.checks;
+        checks.last().is_some_and(|check| check.ok && check.text.starts_with("its estimated start is in "))
+    })
+    .await;
     // 7. Its worker has been silent for more than half of its lease.
     harness.execute("UPDATE apalis.workers SET lease = '1 hour', last_seen = now() - interval '40 minutes'").await;
     let frozen = verdict(&due).await;

@@ -93,11 +93,14 @@ async fn errors_are_grouped_without_their_numbers() {
     let seen: Vec<_> = groups.iter().map(|group| (&*group.queue, group.count, group.died_in_15_min)).collect();
     assert_eq!(seen, [("scripted", 7, 7), ("scripted", 1, 1)]);
     assert_eq!(groups[0].sample_error.as_deref(), Some("account 6 of a is closed"));
+    assert!(groups[0].first_died_at.is_some() && groups[0].first_died_at <= groups[0].last_died_at, "{groups:?}");
     assert!((groups[0].share - 0.875).abs() < 1e-9, "{groups:?}");
     assert!(replays.operator.dead_groups(Some("another")).await.unwrap().is_empty());
     let selection = Selection { group: Some(groups[0].group.clone()), ..Replays::selection() };
     let selected = replays.operator.select_dead(&selection).await.unwrap();
     assert_eq!((selected.count, selected.samples.len(), selected.is_capped), (7, 5, false));
+    assert_eq!(Selection::parse_time("2026-11-28T13:00:00.000001+01:00").map(|at| at.hour()), Ok(12));
+    assert!(Selection::parse_time("9999-12-31T23:59:59-01:00").is_err() && Selection::parse_time("1h").is_err());
     let closed = Selection { error: Some("account 3".into()), ..Replays::selection() };
     assert_eq!(replays.operator.select_dead(&closed).await.unwrap().count, 1);
 }
@@ -199,6 +202,31 @@ async fn discarded_dead_letters_are_not_replayed() {
     assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 7);
     assert_eq!(replays.operator.discard_dead(&Replays::selection(), 1000, &order()).await.unwrap(), 7);
     assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 0);
+}
+
+/// The ids of the later ones are older: they were enqueued first.
+#[tokio::test]
+async fn an_action_takes_what_was_counted_and_not_what_died_since() {
+    let replays = Replays::start().await;
+    replays.add_dead("counted", 4, &Step::Done).await;
+    let counted = replays.operator.select_dead(&Replays::selection()).await.unwrap();
+    replays.add_dead("later", 2, &Step::Done).await;
+    let earlier = "UPDATE apalis.jobs SET id = '00' || substr(id, 3) WHERE convert_from(job, 'UTF8') LIKE '%later%'";
+    assert_eq!(replays.harness.execute(earlier).await, 2);
+    let selection = Selection { died_before: Some(counted.counted_at), ..Replays::selection() };
+    assert_eq!(replays.operator.select_dead(&selection).await.unwrap().count, 4);
+    assert_eq!(replays.operator.discard_dead(&selection, 1, &order()).await.unwrap(), 1);
+    let pace = Pace { limit: 3, ..ALL_AT_ONCE };
+    let replay = match replays.operator.start_replay(&selection, pace, &order()).await.unwrap() {
+        StartedReplay::Started(replay) => replay,
+        StartedReplay::ReplayedBefore(count) => panic!("{count} were replayed before"),
+    };
+    let worker = replays.start_worker();
+    assert_eq!(replays.wait_for_state(&replay, "done").await.replayed, 3);
+    worker.stop().await;
+    let left = replays.operator.dead("scripted", None).await.unwrap();
+    assert_eq!(left.len(), 2, "those that died later: {left:?}");
+    assert!(left.iter().all(|job| job.last_error.as_ref().is_some_and(|error| error.contains("of later"))), "{left:?}");
 }
 
 #[tokio::test]

@@ -146,7 +146,10 @@ async fn an_operator_lists_schedules_and_fires_one() {
     let run = async |arguments: &[&str]| run(&database.url, arguments, &[]).await;
     let (good, listed) = run(&["schedules"]).await;
     assert!(good && listed.contains("daily_prices  0 15 0 * * *  latest"), "{listed}");
-    let (good, fired) = run(&["schedules", "fire", "daily_prices", "--json"]).await;
+    let fire = ["schedules", "fire", "daily_prices", "--json"];
+    let (good, refused) = run(&fire).await;
+    assert!(!good && refused.contains("--reason"), "{refused}");
+    let (good, fired) = run(&[&fire[..], &["--reason", "yesterday's prices are wrong"]].concat()).await;
     let fired: Value = serde_json::from_str(&fired).unwrap_or_else(|_| panic!("{good}: {fired}"));
     assert_eq!((&fired[0]["kind"], &fired[0]["jobs"]), (&Value::from("by_hand"), &Value::from(FETCHES)));
     let (good, fires) = run(&["schedules", "fires"]).await;
@@ -164,8 +167,8 @@ async fn an_operator_lists_schedules_and_fires_one() {
     assert!(!good && refused.contains("the next fire of \"daily_prices\", at "), "{refused}");
     let (good, shown) = run(&["schedules"]).await;
     assert!(good && shown.contains("  skipped by ") && shown.contains("waiting"), "{shown}");
-    for command in ["fire", "fires"] {
-        let (good, problem) = run(&["schedules", command, "nothing"]).await;
+    for command in [&["fire", "nothing", "--reason", "r"][..], &["fires", "nothing"]] {
+        let (good, problem) = run(&[&["schedules"], command].concat()).await;
         let expected = "there is no schedule \"nothing\"; the schedules are: daily_prices";
         assert!(!good && problem.contains(expected), "{problem}");
     }

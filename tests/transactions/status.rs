@@ -140,4 +140,5 @@ async fn jobs_carry_the_trace_and_correlation_id_of_their_request() {
     let line = log.lines().find(|line| line.contains("COMPLETED_REQUEST") && line.contains("order/17@shop"));
     let line: serde_json::Value = serde_json::from_str(line.expect("the API's line")).expect("a JSON line");
     assert_eq!((&line["method"], &line["status_code"]), (&json!("POST"), &json!(202)), "{line}");
+    assert_eq!(line["transaction_id"], "traced", "{line}");
 }

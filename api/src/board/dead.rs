@@ -78,7 +78,7 @@ impl Plan {
     }
 
     fn command(&self, reason: &str) -> String {
-        let Selection { queue, group, error } = &self.selection;
+        let Selection { queue, group, error, .. } = &self.selection;
         let limit = self.limit.to_string();
         let selection =
             [("--queue", Some(queue.as_str())), ("--group", group.as_deref()), ("--error", error.as_deref())];
@@ -131,7 +131,7 @@ pub(super) async fn preview(state: &State, visit: &Visit) -> Result<Response, Pr
     let reason = visit.query.text("reason").ok_or_else(|| invalid("reason", "must not be empty"))?;
     let selected = load("selection", state.operator().select_dead(&plan.selection)).await;
     let takes = selected.as_ref().map_or(0, |selected| selected.count).min(i64::from(plan.limit));
-    let Selection { queue, group, error } = &plan.selection;
+    let Selection { queue, group, error, .. } = &plan.selection;
     let selection = [("queue", Some(queue.as_str())), ("group", group.as_deref()), ("error", error.as_deref())];
     let back = format::link("/board/dead/selection", &selection);
     let chrome = visit.chrome("Preview", PATH, plan.command(&reason) + " --dry-run").without_refresh();
@@ -170,7 +170,9 @@ pub(super) async fn discard(state: &State, visit: &Visit) -> Result<Response, Pr
 
 fn read_selection(form: &Form) -> Result<Selection, Problem> {
     let queue = form.text("queue").ok_or_else(|| invalid("queue", "must be the name of a queue"))?;
-    Ok(Selection { queue, group: form.text("group"), error: form.text("error") })
+    let died_before = form.get("died_before").map(Selection::parse_time).transpose();
+    let died_before = died_before.map_err(|must| invalid("died_before", &must))?;
+    Ok(Selection { queue, group: form.text("group"), error: form.text("error"), died_before })
 }
 
 /// The shortest time that a replay takes at its rate.

@@ -119,6 +119,11 @@ pub(super) fn time(at: impl Value<OffsetDateTime>) -> Html {
     Html(format!("<time datetime=\"{text}\">{text}</time>"))
 }
 
+/// A time in RFC 3339 in UTC, as exact as it is.
+pub(super) fn exact(at: impl Value<OffsetDateTime>) -> String {
+    at.get().to_offset(time::UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
+}
+
 /// A time in RFC 3339 in UTC, to the second.
 pub(super) fn rfc3339(at: impl Value<OffsetDateTime>) -> String {
     let at = at.get().to_offset(time::UtcOffset::UTC);

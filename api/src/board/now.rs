@@ -22,6 +22,7 @@ use super::{
 };
 use crate::problem::Problem;
 
+pub(super) const PATH: &str = "/board";
 /// Queues beyond these have no chart, so that the page stays small.
 const CHARTS: usize = 40;
 
@@ -61,7 +62,7 @@ pub(super) fn snapshots(app: &App) -> Render {
 /// [`Problem`] 500 when the template fails.
 pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let overview = load("overview", overview::read(&state.app)).await;
-    let chrome = visit.chrome("Now", "/board", format::command("status", &[]));
+    let chrome = visit.chrome("Now", PATH, format::command("status", &[]));
     let at = chrome.at;
     page::render(&NowPage { chrome, overview, at })
 }

@@ -64,6 +64,8 @@ pub(super) async fn respond(state: &State, mut request: Request) -> Result<Respo
 async fn page(state: &State, visit: &Visit, path: &[&str]) -> Result<Response, Problem> {
     match path {
         [] => now::show(state, visit).await,
+        // The first page lists the queues.
+        ["queues"] => Ok(redirect(now::PATH)),
         ["queues", queue] => queues::show(state, visit, queue).await,
         ["queues", queue, "trends"] => trends::show(state, visit, queue).await,
         ["jobs"] => jobs::list(state, visit).await,

@@ -104,3 +104,8 @@ fn slots(worker: &WorkerInfo) -> String {
         report.queues.values().fold((0, 0), |(running, slots), queue| (running + queue.running, slots + queue.slots));
     format!("{running} of {slots}")
 }
+
+/// The list of all jobs that a worker runs.
+fn held_link(id: &str) -> String {
+    format::link("/board/jobs", &[("state", Some("running")), ("worker", Some(id))])
+}

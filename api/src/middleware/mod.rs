@@ -161,7 +161,7 @@ impl Endpoint for RouteService {
             limits.add_to(&mut response);
             caching::set_cache_control(response.headers_mut(), private);
             response.headers_mut().insert(correlation::HEADER, correlation_id.clone());
-            log.set_status(response.status());
+            log.set_response(&response);
             trace.record_status(response.status().as_u16(), 500);
             response
         };

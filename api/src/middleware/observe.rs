@@ -8,9 +8,10 @@ use std::{
 };
 
 use metrics::{Histogram, SharedString};
+use percent_encoding::percent_decode_str;
 use poem::{
-    Request,
-    http::{HeaderValue, Method, StatusCode, Uri},
+    Request, Response,
+    http::{HeaderValue, Method, StatusCode, Uri, header},
 };
 use runtime::telemetry::scope::{Fields, Scope, Value, Visit};
 
@@ -24,6 +25,8 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 const CACHED_STATUSES: [u16; 18] =
     [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, CLIENT_CLOSED_REQUEST, 500, 503];
 
+/// The path below which transactions are, as in the `Location` of a webhook's response.
+const TRANSACTIONS: &str = "/v1/transactions/";
 /// The route label of a request that could not be parsed.
 const UNREADABLE: &str = "unreadable";
 
@@ -59,6 +62,8 @@ pub struct RequestLog<'a> {
     route: &'a SharedString,
     histograms: Option<&'a DurationHistograms>,
     status: u16,
+    /// The `Location` of a successful response.
+    location: Option<HeaderValue>,
 }
 
 impl<'a> RequestLog<'a> {
@@ -66,12 +71,14 @@ impl<'a> RequestLog<'a> {
     pub fn start(request: &Request, route: &'a SharedString, histograms: Option<&'a DurationHistograms>) -> Self {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let client = client_address::forwarded_address(request);
-        Self { started: Instant::now(), method, uri, client, route, histograms, status: CLIENT_CLOSED_REQUEST }
+        let (status, location) = (CLIENT_CLOSED_REQUEST, None);
+        Self { started: Instant::now(), method, uri, client, route, histograms, status, location }
     }
 
-    /// Sets the status of the response.
-    pub fn set_status(&mut self, status: StatusCode) {
-        self.status = status.as_u16();
+    /// Sets what the line says of the response.
+    pub fn set_response(&mut self, response: &Response) {
+        self.status = response.status().as_u16();
+        self.location = response.headers().get(header::LOCATION).filter(|_| response.status().is_success()).cloned();
     }
 
     fn record(&self, seconds: f64) {
@@ -93,7 +100,20 @@ impl Drop for RequestLog<'_> {
         let duration_ms = duration.as_micros() as f64 / 1000.0;
         let (method, path) = (self.method.as_str(), self.uri.path());
         let client_address = self.client.map(tracing::field::display);
-        tracing::info!(method, path, status_code = self.status, duration_ms, client_address, "COMPLETED_REQUEST");
+        // The id of a recorded transaction is in no path. With it, logs are searched by what a sender knows.
+        let location = self.location.as_ref().and_then(|location| location.to_str().ok());
+        let transaction_id = location
+            .and_then(|location| location.strip_prefix(TRANSACTIONS))
+            .map(|id| percent_decode_str(id).decode_utf8_lossy().into_owned());
+        tracing::info!(
+            method,
+            path,
+            status_code = self.status,
+            duration_ms,
+            client_address,
+            transaction_id,
+            "COMPLETED_REQUEST"
+        );
     }
 }
 

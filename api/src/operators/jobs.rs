@@ -13,7 +13,7 @@ use super::{
     wire::{
         ActedResponse,
         filter::{AgeParam, Cancelling, Runs},
-        input::{Reason, TextParam, next_link},
+        input::{JobReplay, Reason, TextParam, next_link},
         jobs::{CancelledJobs, CancelledView, JobDetails, JobList, JobPageView, JobView, Why},
         json,
     },
@@ -206,8 +206,8 @@ impl JobsApi {
     /// Replay a job
     ///
     /// A dead or cancelled job waits again, due now and with all its attempts. What it changed when it was given up is
-    /// restored: a `FAILED` transaction is `PROCESSING` again. 409 if it is neither dead nor cancelled, or if another
-    /// job with its key waits or runs.
+    /// restored: a `FAILED` transaction is `PROCESSING` again. 409 if it is neither dead nor cancelled, if another job with
+    /// its key waits or runs, or if it was already replayed twice or more and `include_replayed` is not set.
     #[oai(path = "/admin/queue/jobs/:id/replay", method = "post", operation_id = "replay_job")]
     async fn replay(
         &self,
@@ -215,15 +215,25 @@ impl JobsApi {
         #[oai(name = "X-Actor")] actor: Actor,
         /// The id of the job.
         id: Path<String>,
-        body: Body<Reason>,
+        body: Body<JobReplay>,
     ) -> Result<ActedResponse, Failure<Changing>> {
         let operator = self.0.act(&caller).await?;
-        let order = actor.order(&caller, &body.read()?.reason)?;
+        let JobReplay { reason, include_replayed } = body.read()?;
+        let order = actor.order(&caller, &reason)?;
         let id = check_name(&id.0, UNKNOWN)?;
-        match operator.replay(id, &order).await? {
+        let replayed = if include_replayed {
+            operator.replay_again(id, &order).await?
+        } else {
+            operator.replay(id, &order).await?
+        };
+        match replayed {
             Replayed::Replayed => Ok(ActedResponse::new(order, "replay", id, "replayed")?),
             Replayed::NotDead => Err(conflict("The job is neither dead nor cancelled.").into()),
             Replayed::KeyTaken => Err(conflict("Another job with the same key waits or runs.").into()),
+            Replayed::ReplayedBefore => {
+                let detail = "The job was already replayed twice or more. To replay it again, set include_replayed.";
+                Err(conflict(detail).into())
+            }
             Replayed::NotFound => Err(not_found(UNKNOWN).into()),
         }
     }

@@ -68,7 +68,7 @@ impl QueuesApi {
 
     /// Get a queue
     ///
-    /// The queue as in the overview, and the newest 50 actions of operators on it.
+    /// The queue as in the overview, why its jobs wait, and the newest 50 actions of operators on it.
     #[oai(path = "/admin/queue/queues/:name", method = "get", operation_id = "get_queue")]
     async fn get(
         &self,
@@ -80,7 +80,7 @@ impl QueuesApi {
         let name = check_name(&name.0, UNKNOWN)?;
         let queue = operator.queue_overview(name).await?.ok_or_else(|| not_found(UNKNOWN))?;
         let actions = operator.actions(Some(name), None, HISTORY).await?;
-        Ok(QueueResponse::Ok(json(&QueueView { queue, actions })?))
+        Ok(QueueResponse::Ok(json(&QueueView { checks: queue.checks(), queue, actions })?))
     }
 
     /// Pause a queue

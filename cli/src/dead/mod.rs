@@ -19,7 +19,8 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 A group has the dead letters of one queue whose last errors are equal apart from numbers, ids and quoted parts. 15 MIN
-counts those of its newest 1000 that died in the last 15 minutes. Counts stop at 10000.
+counts those of its newest 1000 that died in the last 15 minutes. OLDEST and NEWEST say when its oldest job and the last
+of its newest 1000 died. Counts stop at 10000.
 
 Examples:
   millrace dead
@@ -73,12 +74,13 @@ pub(crate) async fn program(Arguments { command, queue, json }: Arguments) -> Re
 
 /// The groups, each with its error on a line of its own, and the command that looks closer at the largest one.
 pub(crate) fn text(groups: &[ErrorGroup], screen: Screen) -> String {
-    const COLUMNS: [Column; 7] = [
+    const COLUMNS: [Column; 8] = [
         Column::fixed("QUEUE"),
         Column::fixed("GROUP"),
         Column::fixed("COUNT"),
         Column::optional("SHARE", 1),
         Column::fixed("15 MIN"),
+        Column::optional("OLDEST", 4),
         Column::optional("NEWEST", 2),
         Column::optional("SAMPLE JOB", 3),
     ];
@@ -110,6 +112,7 @@ fn row(group: &ErrorGroup) -> Vec<Cell> {
         format_count(group.count, MAX_COUNTED).into(),
         format!("{:.0} %", group.share * 100.0).into(),
         Cell::new(&format_count(group.died_in_15_min, 1000), style),
+        group.first_died_at.map_or_else(|| "-".into(), format_ago).into(),
         group.last_died_at.map_or_else(|| "-".into(), format_ago).into(),
         group.newest_job.as_str().into(),
     ]

@@ -6,6 +6,7 @@ use queue::{
     Operator,
     operator::replays::{Selected, Selection},
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::output::{one_line, shell_quote};
 
@@ -21,11 +22,15 @@ pub(super) struct SelectionArguments {
     /// Select only dead letters whose last error contains this text
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
+    /// Select only dead letters that died at this time or before, such as the time that --dry-run prints
+    #[arg(long, value_name = "TIME", value_parser = Selection::parse_time)]
+    died_before: Option<OffsetDateTime>,
 }
 
 impl SelectionArguments {
     pub(super) fn selection(&self) -> Selection {
-        Selection { queue: self.queue.clone(), group: self.group.clone(), error: self.error.clone() }
+        let (queue, group, error) = (self.queue.clone(), self.group.clone(), self.error.clone());
+        Selection { queue, group, error, died_before: self.died_before }
     }
 }
 
@@ -56,5 +61,7 @@ pub(super) fn describe(selected: &Selected) -> String {
         let error = one_line(job.last_error.as_deref().unwrap_or("no error is recorded"), 200);
         text.push_str(&format!("  {}  {} runs  {error}\n", one_line(&job.id, 60), job.runs));
     }
+    let counted_at = selected.counted_at.format(&Rfc3339).unwrap_or_default();
+    text.push_str(&format!("To take no jobs that die later, add --died-before {counted_at}\n"));
     text
 }

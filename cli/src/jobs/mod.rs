@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use queue::{
     Operator,
+    operator::replays::REPLAYS_WITHOUT_ASKING,
     status::{JobDetails, JobStatus, Replayed, State},
 };
 use runtime::error::Error;
@@ -25,6 +26,7 @@ Examples:
   millrace jobs list --state running --columns id,worker,started --watch
   millrace jobs list --queue process_transaction --state waiting --attempts 3 --older-than 2h
   millrace jobs show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
+  millrace jobs show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB --payload --reason 'a customer asks'
   millrace jobs cancel 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
   millrace jobs cancel --queue process_transaction --error 'connection refused' --dry-run
   millrace jobs replay --queue process_transaction --error 'connection refused' --dry-run
@@ -42,7 +44,15 @@ enum Command {
     /// List jobs, newest first
     List(list::Arguments),
     /// Show one job, and why it is not running
-    Show { id: String },
+    Show {
+        id: String,
+        /// Also show its payload, which can contain personal data; this is recorded
+        #[arg(long)]
+        payload: bool,
+        /// Why the payload is opened, shown to other operators
+        #[arg(long, requires = "payload", value_parser = parse_reason)]
+        reason: Option<String>,
+    },
     /// Cancel waiting and running jobs
     ///
     /// A waiting job is cancelled at once. A running job is stopped as soon as its worker receives the request.
@@ -60,6 +70,9 @@ enum Command {
         /// Replay only jobs whose last error contains this text
         #[arg(long, requires = "queue")]
         error: Option<String>,
+        /// Also replay jobs that were already replayed twice or more
+        #[arg(long)]
+        include_replayed: bool,
         /// Print the selected jobs, and replay none of them
         #[arg(long)]
         dry_run: bool,
@@ -69,6 +82,11 @@ enum Command {
     },
 }
 
+/// What is shown instead of a payload that is not opened.
+const MASKED: &str = "masked; --payload shows it, which is recorded";
+/// The recorded reason of opening a payload without one.
+const OPENED: &str = "the payload was opened";
+
 /// Runs `millrace jobs`.
 ///
 /// # Errors
@@ -77,12 +95,20 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
     let operator = connect().await?;
     match command {
         Command::List(arguments) => list::list(&operator, arguments, json).await,
-        Command::Show { id } => {
-            let job = operator.show(&id).await?.with_context(|| format!("there is no job {id:?}"))?;
-            if json { print_json(&job) } else { print(&details(&job)?) }
+        Command::Show { id, payload, reason } => {
+            let job = if payload {
+                operator.open(&id, &order(Some(reason.as_deref().unwrap_or(OPENED)))?).await?
+            } else {
+                operator.show(&id).await?
+            };
+            let mut job = job.with_context(|| format!("there is no job {id:?}"))?;
+            if !payload {
+                job.payload = serde_json::Value::Null;
+            }
+            if json { print_json(&job) } else { print(&details(&job, payload)?) }
         }
         Command::Cancel(arguments) => cancel::cancel(&operator, arguments, json).await,
-        Command::Replay { ids, queue, error, dry_run, reason } => {
+        Command::Replay { ids, queue, error, include_replayed, dry_run, reason } => {
             let order = order(reason.as_deref())?;
             let ids = match queue {
                 None => ids,
@@ -92,13 +118,19 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
                 }
             };
             change_each(json, &ids, async |id| {
-                let replayed =
-                    if dry_run { would_replay(&operator, id).await } else { operator.replay(id, &order).await };
+                let replayed = match (dry_run, include_replayed) {
+                    (true, _) => would_replay(&operator, id, include_replayed).await,
+                    (false, true) => operator.replay_again(id, &order).await,
+                    (false, false) => operator.replay(id, &order).await,
+                };
                 Ok(match replayed? {
                     Replayed::Replayed if dry_run => ("would be replayed", true),
                     Replayed::Replayed => ("replayed", true),
                     Replayed::NotDead => ("not dead", false),
                     Replayed::KeyTaken => ("not replayed: another job with the same key is waiting or running", false),
+                    Replayed::ReplayedBefore => {
+                        ("not replayed: it was already replayed twice or more; add --include-replayed", false)
+                    }
                     Replayed::NotFound => ("not found", false),
                 })
             })
@@ -107,10 +139,13 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
     }
 }
 
-async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, Error> {
-    Ok(match operator.show(id).await?.map(|details| details.job.state) {
+async fn would_replay(operator: &Operator, id: &str, include_replayed: bool) -> Result<Replayed, Error> {
+    Ok(match operator.show(id).await?.map(|details| (details.job.state, details.replays)) {
         None => Replayed::NotFound,
-        Some(State::Dead | State::Cancelled) => Replayed::Replayed,
+        Some((State::Dead | State::Cancelled, replays)) if include_replayed || replays < REPLAYS_WITHOUT_ASKING => {
+            Replayed::Replayed
+        }
+        Some((State::Dead | State::Cancelled, _)) => Replayed::ReplayedBefore,
         Some(_) => Replayed::NotDead,
     })
 }
@@ -121,7 +156,8 @@ fn format_due(job: &JobStatus) -> String {
 }
 
 /// The fields of one job in two columns, then what happened to it.
-fn details(JobDetails { job, why, errors: _, events, payload }: &JobDetails) -> Result<String> {
+fn details(details: &JobDetails, is_opened: bool) -> Result<String> {
+    let JobDetails { job, why, errors: _, events, replays, payload } = details;
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, 200));
     let lines = [
         ("job", one_line(&job.id, 60)),
@@ -129,6 +165,7 @@ fn details(JobDetails { job, why, errors: _, events, payload }: &JobDetails) -> 
         ("state", format!("{}: {}", job.state.as_str(), one_line(why, 200))),
         ("due", format!("{} ({})", format_time(job.due_at), format_due(job))),
         ("runs", format!("{} ({} failed, {} crashed)", job.runs, job.failures, job.crashes)),
+        ("replays", replays.to_string()),
         ("started", job.started_at.map_or_else(|| "-".into(), format_time)),
         ("ended", job.ended_at.map_or_else(|| "-".into(), format_time)),
         ("worker", or_none(&job.worker)),
@@ -137,7 +174,7 @@ fn details(JobDetails { job, why, errors: _, events, payload }: &JobDetails) -> 
         ("correlation id", or_none(&job.correlation_id)),
         ("traceparent", or_none(&job.traceparent)),
         // JSON escapes characters that are not printable.
-        ("payload", serde_json::to_string(payload)?),
+        ("payload", if is_opened { serde_json::to_string(payload)? } else { MASKED.into() }),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();
     for event in events {

@@ -11,6 +11,7 @@ use crate::{
     audit, dead,
     output::{Screen, Style, format_duration, format_time, one_line, print, print_json, shell_quote},
     status::{find_queue, queues},
+    why::checks,
 };
 
 /// Prints a queue, its groups of dead letters, and its newest actions.
@@ -23,7 +24,7 @@ pub(super) async fn show(operator: &Operator, name: &str, limit: u32, json: bool
     let groups = operator.dead_groups(Some(name)).await?;
     let actions = operator.actions(Some(name), None, limit).await?;
     if json {
-        return print_json(&json!({ "queue": queue, "dead": groups, "actions": actions }));
+        return print_json(&json!({ "queue": queue, "checks": queue.checks(), "dead": groups, "actions": actions }));
     }
     print(&text(&queue, &groups, &actions, Screen::of_stdout()))
 }
@@ -53,6 +54,8 @@ fn text(queue: &QueueOverview, groups: &[ErrorGroup], actions: &[Action], screen
         let mean = if seconds < 10.0 { format!("{:.0} ms", seconds * 1000.0) } else { format_duration(seconds) };
         text.push_str(&format!("\nA run takes {mean} on average (last 15 min).\n"));
     }
+    text.push_str("\nWhy jobs wait\n");
+    text.push_str(&checks(&queue.checks(), screen));
     text.push_str(&format!("\nDead letters\n{}", dead::text(groups, screen)));
     text.push_str("\nActions of operators, newest first\n");
     text + &if actions.is_empty() { "No action is recorded.\n".into() } else { audit::text(actions, screen) }

@@ -44,9 +44,9 @@ enum Command {
     /// Fire a schedule now, in addition to its regular times
     Fire {
         name: String,
-        /// The reason, shown to other operators; it is recorded as "not given" without one
+        /// The reason, shown to other operators
         #[arg(long, value_parser = parse_reason)]
-        reason: Option<String>,
+        reason: String,
     },
     /// Skip the next fire of a schedule; the fire after it is as usual
     ///
@@ -78,7 +78,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
         }
         Some(Command::Fire { name, reason }) => {
             check_name(&schedules, &name)?;
-            let fired = schedules.fire(&name, &order(reason.as_deref())?).await?;
+            let fired = schedules.fire(&name, &order(Some(&reason))?).await?;
             fired.with_context(|| format!("there is no schedule {name:?}"))?;
             let mut fires = schedules.fires(Some(&name), 50).await?;
             // A later fire that is skipped already is listed first.

@@ -1,8 +1,9 @@
 //! The history of a job: what is known to have happened to it.
 //!
 //! Nothing is stored twice. The present run, its end and the time of enqueueing come from the job's own columns,
-//! failures and crashes from its errors. Only what would be overwritten otherwise is stored as an event: snoozes, runs
-//! that were given back, and replays. So a job that ends in its first run costs nothing.
+//! failures and crashes from its errors, and orders of operators from the record of actions. Only what would be
+//! overwritten otherwise is stored as an event: snoozes, runs that were given back, and its turn in a replay of many. So
+//! a job that ends in its first run costs nothing.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,10 +36,25 @@ struct Entry {
     replay: Option<String>,
 }
 
-/// The newest events of a job, oldest first.
-pub(crate) fn history(job: &JobStatus, errors: &Value, events: &Value) -> Vec<JobEvent> {
+/// An action of an operator on the job.
+#[derive(Deserialize)]
+struct Act {
+    at: String,
+    actor: String,
+    action: String,
+    reason: String,
+}
+
+/// The newest events of a job, oldest first. `acts` are the actions of operators that named it.
+pub(crate) fn history(job: &JobStatus, errors: &Value, events: &Value, acts: &Value) -> Vec<JobEvent> {
     let recorded = [errors, events].into_iter().filter_map(Value::as_array).flatten();
     let mut history: Vec<JobEvent> = recorded.filter_map(read_entry).collect();
+    let acts: Vec<JobEvent> = acts.as_array().into_iter().flatten().filter_map(read_act).collect();
+    if acts.iter().any(|act| act.event == "cancelled") {
+        // The action says the same about a waiting job, and who it was. A run that was aborted has a worker.
+        history.retain(|event| event.event != "cancelled" || event.details["worker"].is_string());
+    }
+    history.extend(acts);
     history.extend(enqueued(job));
     history.extend(present(job));
     history.sort_by_key(|event| event.at);
@@ -74,6 +90,13 @@ fn read_entry(value: &Value) -> Option<JobEvent> {
     Some(JobEvent { at, event, text, details })
 }
 
+fn read_act(value: &Value) -> Option<JobEvent> {
+    let Act { at, actor, action, reason } = Act::deserialize(value).ok()?;
+    let event = if action == "cancel" { "cancelled" } else { "replayed" };
+    let details = json!({"by": actor, "reason": reason});
+    Some(JobEvent { at: parse_time(&at)?, event, text: format!("{event} by {actor}: {reason}"), details })
+}
+
 fn snoozed(entry: &Entry, run: &str) -> String {
     let until = entry.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
     let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -96,7 +119,9 @@ fn enqueued(job: &JobStatus) -> Option<JobEvent> {
 /// The run that goes on, or the end that is not among the errors.
 fn present(job: &JobStatus) -> Option<JobEvent> {
     let worker = job.worker.as_deref().unwrap_or("unknown");
-    let details = json!({"run": job.runs, "worker": job.worker});
+    let format = |at: OffsetDateTime| at.format(&Rfc3339).ok();
+    let details = json!({"run": job.runs, "worker": job.worker, "due": format(job.due_at),
+                         "started": job.started_at.and_then(format), "traceparent": job.traceparent});
     let (at, event, text) = match job.state {
         State::Running => {
             let at = job.started_at?;
@@ -105,8 +130,11 @@ fn present(job: &JobStatus) -> Option<JobEvent> {
         }
         State::Done => {
             let at = job.ended_at?;
-            let after = job.started_at.map(|started| format!(" after {}", lasted(started, at))).unwrap_or_default();
-            (at, "done", format!("run {} ended in {worker}{after}", job.runs))
+            let times = job.started_at.map(|started| {
+                let (run, late) = (lasted(started, at), lasted(job.due_at, started));
+                format!(" after {run}; it had started {late} after it was due")
+            });
+            (at, "done", format!("run {} ended in {worker}{}", job.runs, times.unwrap_or_default()))
         }
         State::Cancelled if job.last_error.as_deref() != Some(CANCELLED) => {
             (job.ended_at?, "discarded", "discarded by an operator".to_owned())
@@ -172,7 +200,14 @@ mod tests {
             {"at": "2026-11-28T11:50:00+00:00", "event": "replayed", "by": "ada", "replay": "r"},
             {"at": "2026-11-28T11:50:00+00:00", "event": "of another program"},
         ]);
-        let history = history(&job(State::Done), &errors, &events);
+        let acts = json!([
+            {"at": "2026-11-28T11:55:00+00:00", "actor": "ada", "action": "replay", "reason": "it is back"},
+            {"at": "2026-11-28T11:40:01+00:00", "actor": "bob", "action": "cancel", "reason": "sent twice"},
+            {"at": "2026-11-28T11:40:01+00:00", "actor": "of another program"},
+        ]);
+        let without_acts = history(&job(State::Done), &errors, &events, &Value::Null);
+        assert!(without_acts.iter().any(|event| (event.event, &*event.text) == ("cancelled", CANCELLED)));
+        let history = history(&job(State::Done), &errors, &events, &acts);
         let seen: Vec<(&str, &str)> = history.iter().map(|event| (event.event, &*event.text)).collect();
         assert_eq!(
             seen,
@@ -183,9 +218,10 @@ mod tests {
                 ("snoozed", "snoozed 4 times since F, last by run 2 until T"),
                 ("rescued", "run 2 was rescued: its worker w-0 died"),
                 ("given_back", "run 2 was given back, because its worker stopped"),
-                ("cancelled", CANCELLED),
+                ("cancelled", "cancelled by bob: sent twice"),
                 ("replayed", "replayed by ada with the replay r"),
-                ("done", "run 3 ended in w-1 after 2000 ms"),
+                ("replayed", "replayed by ada: it is back"),
+                ("done", "run 3 ended in w-1 after 2000 ms; it had started 1000 ms after it was due"),
             ]
         );
     }
@@ -194,7 +230,7 @@ mod tests {
     fn only_the_newest_events_are_kept() {
         let event = |n: usize| json!({"at": format!("2026-11-28T11:00:{n:02}Z"), "event": "given_back", "run": n});
         let events: Value = (0..30).map(event).collect();
-        let history = history(&job(State::Running), &Value::Null, &events);
+        let history = history(&job(State::Running), &Value::Null, &events, &Value::Null);
         assert_eq!((history.len(), history[0].details["run"].as_i64()), (NEWEST, Some(11)));
         assert_eq!(history[NEWEST - 1].text, "run 3 started in w-1, 1000 ms after it was due");
     }

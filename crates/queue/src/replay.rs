@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::status::JobStatus;
@@ -23,6 +23,21 @@ pub struct Selection {
     pub group: Option<String>,
     /// Only those whose last error contains this text.
     pub error: Option<String>,
+    /// Only those that died at this time or before.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub died_before: Option<OffsetDateTime>,
+}
+
+impl Selection {
+    /// Parses `died_before`.
+    ///
+    /// # Errors
+    /// When the text is no time in RFC 3339, or its UTC form is after the year 9999. The text of the error says what it
+    /// must be.
+    pub fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).ok().and_then(|at| at.checked_to_offset(UtcOffset::UTC));
+        at.ok_or_else(|| "must be a time such as 2026-12-01T14:00:00Z".into())
+    }
 }
 
 /// What a selection finds.
@@ -33,6 +48,10 @@ pub struct Selected {
     pub is_capped: bool,
     /// How many of them operators have already replayed [`REPLAYS_WITHOUT_ASKING`] times or more.
     pub replayed_before: i64,
+    /// When they were counted, by the database's clock. As `died_before` it selects no jobs that die later, so that an
+    /// action takes what was counted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub counted_at: OffsetDateTime,
     /// The five oldest.
     pub samples: Vec<JobStatus>,
 }

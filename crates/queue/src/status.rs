@@ -237,6 +237,8 @@ pub struct JobDetails {
     pub errors: serde_json::Value,
     /// What happened to it, oldest first: the newest 20 events.
     pub events: Vec<JobEvent>,
+    /// How often operators have replayed it.
+    pub replays: i32,
     /// As JSON, or as text if it is no JSON.
     pub payload: serde_json::Value,
 }
@@ -264,5 +266,8 @@ pub enum Replayed {
     NotDead,
     /// Another job with its [unique](super::NewJob::unique) key waits or runs.
     KeyTaken,
+    /// Operators have replayed it [`REPLAYS_WITHOUT_ASKING`](super::operator::replays::REPLAYS_WITHOUT_ASKING) times or
+    /// more, and the order does not confirm that.
+    ReplayedBefore,
     NotFound,
 }

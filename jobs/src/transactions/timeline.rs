@@ -139,8 +139,9 @@ fn conflict(kept: &KeptConflict) -> TimelineEvent {
 /// The runs of the job that are known, and when the next or the last one is due.
 fn runs(details: &JobDetails) -> Vec<TimelineEvent> {
     let job = &details.job;
-    // The commit of the webhook enqueued it, and that has its own event.
-    let history = details.events.iter().filter(|event| event.event != "enqueued").cloned();
+    // The commit of the webhook enqueued it, and that has its own event. So do the orders of operators.
+    let is_order = |event: &JobEvent| event.event == "replayed" && event.details["reason"].is_string();
+    let history = details.events.iter().filter(|event| event.event != "enqueued" && !is_order(event)).cloned();
     let mut events: Vec<TimelineEvent> =
         history.map(|JobEvent { at, event, text, details }| TimelineEvent { at, event, text, details }).collect();
     let due = match job.state {

@@ -64,8 +64,18 @@ async fn a_replay_starts_from_its_preview_and_is_paused_and_stopped() {
         "/board/dead/preview?action=replay&queue=q&group=group&rate=20&limit=5&canary=0&stop_if_dead=20&reason=up";
     let page = browser.get(preview).await;
     assert!(page.text.contains("Replays 5 of 7 dead letters.") && page.text.contains("Replay 5 jobs"), "{}", page.text);
-    let plan =
-        [("action", "replay"), ("queue", "q"), ("group", "group"), ("rate", "20"), ("limit", "5"), ("canary", "0")];
+    let counted_at = page.text.split("name=\"died_before\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let wrong = [("action", "discard"), ("queue", "q"), ("died_before", "1h")];
+    assert_page(&browser.act("/board/dead/discard", &wrong).await, 422, "no time");
+    let plan = [
+        ("action", "replay"),
+        ("queue", "q"),
+        ("group", "group"),
+        ("rate", "20"),
+        ("limit", "5"),
+        ("canary", "0"),
+        ("died_before", counted_at),
+    ];
     let response = browser.act("/board/dead/replay", &plan).await;
     let replay = response.header("location").split('?').next().unwrap().to_owned();
     assert!(browser.get(&replay).await.text.contains("0 of at most 5"), "no worker has taken it yet");
@@ -81,6 +91,19 @@ async fn a_replay_starts_from_its_preview_and_is_paused_and_stopped() {
     assert!(page.text.contains("Replay them again: 7 of the selected jobs"), "{}", page.text);
     assert_page(&browser.act("/board/dead/replay", &plan).await, 409, "not confirmed");
     let confirmed = browser.act("/board/dead/replay", &[&plan[..], &[("include_replayed", "yes")]].concat()).await;
+    assert_eq!(confirmed.status, 303, "{confirmed:?}");
+}
+
+#[tokio::test]
+async fn the_third_replay_of_a_job_needs_a_confirmation() {
+    let browser = Browser::logged_in().await;
+    browser.insert_dead("01DEAD", "connection refused").await;
+    assert!(!browser.get("/board/jobs/01DEAD").await.text.contains("include_replayed"));
+    browser.execute("UPDATE apalis.jobs SET replays = 2").await;
+    let page = browser.get("/board/jobs/01DEAD").await;
+    assert!(page.text.contains("Replay it again: it was already replayed 2 times"), "{}", page.text);
+    assert_page(&browser.act("/board/jobs/01DEAD/replay", &[]).await, 409, "not confirmed");
+    let confirmed = browser.act("/board/jobs/01DEAD/replay", &[("include_replayed", "yes")]).await;
     assert_eq!(confirmed.status, 303, "{confirmed:?}");
 }
 

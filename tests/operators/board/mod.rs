@@ -200,6 +200,8 @@ async fn every_page_is_complete_and_escaped() {
     for (path, text) in [
         ("/board", "Rates, waits and dead letters are as of <time"),
         ("/board/queues/process_transaction", "Pause process_transaction"),
+        ("/board/queues/process_transaction", "</span> it is not paused"),
+        ("/board", "<a href=\"/board/jobs?state=waiting&#38;queue=process_transaction\">"),
         ("/board/queues/%3Cb%3E", "This queue has no jobs"),
         ("/board/jobs", "01DEAD"),
         ("/board/jobs?state=dead&queue=q&error=alert", "01DEAD"),
@@ -281,6 +283,8 @@ async fn an_error_has_a_page() {
         assert_page(&page, status, path);
         assert!(page.text.contains(text) && !page.text.contains("<b>"), "{path}: {}", page.text);
     }
+    let queues = browser.get("/board/queues").await;
+    assert_eq!((queues.status, queues.header("location")), (303, "/board"), "the first page lists them");
     let page = browser.send(Method::PUT, "/board", None).await;
     assert_page(&page, 405, "PUT");
     let page = browser.post("/board/queues/process_transaction/pause", &[("csrf", &browser.csrf)]).await;

@@ -256,13 +256,18 @@ async fn a_job_is_cancelled_and_replayed_and_its_timeline_says_so() {
     system.act(&path("cancel"), reason.clone()).await.assert_problem(409, "it has ended");
     assert_eq!(system.act(&path("replay"), reason.clone()).await.json()["result"], "replayed");
     assert_eq!(system.status("t").await, "PROCESSING");
+    system.execute("UPDATE apalis.jobs SET replays = 2").await;
+    assert_eq!(system.act(&path("cancel"), reason.clone()).await.json()["result"], "cancelled");
+    system.act(&path("replay"), reason.clone()).await.assert_problem(409, "it was replayed twice");
+    let again = json!({"reason": "it is a test", "include_replayed": true});
+    assert_eq!(system.act(&path("replay"), again).await.json()["result"], "replayed");
     for action in ["cancel", "replay"] {
         let unknown = format!("/admin/queue/jobs/{}/{action}", JobId::generate());
         system.act(&unknown, reason.clone()).await.assert_problem(404, action);
     }
     let timeline = system.viewed("/v1/transactions/t/timeline").await;
     let events: Vec<_> = timeline["events"].as_array().expect("events").iter().map(|one| &one["event"]).collect();
-    assert_eq!((&events[0], events.iter().filter(|event| **event == "operator").count()), (&&"accepted".into(), 2));
+    assert_eq!((&events[0], events.iter().filter(|event| **event == "operator").count()), (&&"accepted".into(), 4));
     assert_eq!(system.view("/v1/transactions/unknown/timeline").await.status, 404);
     for (id, kind) in [("t", "transaction"), (&*job, "job")] {
         let found = system.viewed(&format!("/admin/queue/find?q={id}")).await;
@@ -297,7 +302,11 @@ async fn dead_letters_are_counted_replayed_and_discarded() {
     assert_eq!(counted["replayed_before"], 3, "{counted}");
     let problem = system.act(path, replay(json!({"limit": 2}))).await.assert_problem(409, "they were replayed twice");
     assert!(problem["detail"].as_str().is_some_and(|text| text.starts_with("2 of the selected jobs")), "{problem}");
-    let started = system.act(path, replay(json!({"limit": 2, "include_replayed": true}))).await;
+    let counted_at = body["counted_at"].clone();
+    let early = replay(json!({"died_before": "2020-01-01T00:00:00Z", "include_replayed": true}));
+    system.act(path, early).await.assert_problem(404, "none had died");
+    let confirmed = replay(json!({"limit": 2, "include_replayed": true, "died_before": counted_at}));
+    let started = system.act(path, confirmed).await;
     assert_eq!((started.status, &started.json()["state"]), (202, &"running".into()), "{started:?}");
     let progress = started.header("location").to_owned();
     let change = async |action: &str| system.act(&format!("{progress}/{action}"), json!({"reason": "r"})).await;

@@ -3,10 +3,11 @@
 use askama::Template;
 use poem::Response;
 use queue::{
-    operator::{audit::Action, why::Why},
-    status::{Cancelled, JobDetails, Replayed, State as JobState},
+    operator::{audit::Action, replays::REPLAYS_WITHOUT_ASKING, why::Why},
+    status::{Cancelled, JobDetails, JobStatus, Replayed, State as JobState},
 };
 use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::board::{
     format,
@@ -27,6 +28,13 @@ struct RunError {
     run: Option<i64>,
     worker: Option<String>,
     error: Option<String>,
+}
+
+impl RunError {
+    /// When the run ended; `None` if another program wrote something else.
+    fn time(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::parse(self.at.as_deref()?, &Rfc3339).ok()
+    }
 }
 
 /// The page.
@@ -50,6 +58,11 @@ impl JobPage {
 
     fn can_replay(job: &JobDetails) -> bool {
         matches!(job.job.state, JobState::Dead | JobState::Cancelled)
+    }
+
+    /// Whether a replay needs a confirmation.
+    fn must_confirm(job: &JobDetails) -> bool {
+        job.replays >= REPLAYS_WITHOUT_ASKING
     }
 }
 
@@ -116,12 +129,21 @@ pub(crate) async fn cancel(state: &State, visit: &Visit, id: &str) -> Result<Res
 /// Replays the job.
 ///
 /// # Errors
-/// 422 for a missing reason; 404 for an unknown job; 409 if it cannot be replayed now.
+/// 422 for a missing reason; 404 for an unknown job; 409 if it cannot be replayed now, or was replayed twice or more and
+/// that is not confirmed.
 pub(crate) async fn replay(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
-    match state.operator().replay(id, &visit.order()?).await? {
+    let (operator, order) = (state.operator(), visit.order()?);
+    let replayed = match visit.form.get("include_replayed") {
+        Some(_) => operator.replay_again(id, &order).await?,
+        None => operator.replay(id, &order).await?,
+    };
+    match replayed {
         Replayed::Replayed => Ok(after_action(&path(id), "replayed", None)),
         Replayed::NotDead => Err(conflict("The job is neither a dead letter nor cancelled.")),
         Replayed::KeyTaken => Err(conflict("Another job with its unique key waits or runs.")),
+        Replayed::ReplayedBefore => {
+            Err(conflict("The job was already replayed twice or more, and you have not confirmed that."))
+        }
         Replayed::NotFound => Err(not_found("job", id)),
     }
 }
@@ -142,6 +164,13 @@ fn verdict_class(why: &Why) -> &'static str {
         true => "good",
         false => "bad",
     }
+}
+
+/// The jobs in this state with the same error.
+fn group_link(job: &JobStatus) -> String {
+    let parameters =
+        [("state", Some(job.state.as_str())), ("queue", Some(&*job.queue)), ("group", job.error_group.as_deref())];
+    format::link("/board/jobs", &parameters)
 }
 
 fn path(id: &str) -> String {

@@ -9,7 +9,7 @@ use queue::{
     },
     status::State,
 };
-use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     schema::any_of,
@@ -134,6 +134,23 @@ impl Value for Share {
     }
 }
 
+/// The time of an earlier count.
+struct CountedAt;
+
+impl Value for CountedAt {
+    type Out = OffsetDateTime;
+
+    fn schema() -> MetaSchema {
+        MetaSchema::new_with_format("string", "date-time")
+    }
+
+    fn read(raw: &str) -> Result<OffsetDateTime, FieldError> {
+        let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
+        let parsed = Selection::parse_time(text.trim());
+        parsed.map_err(|must| FieldError::new("value_error", format!("Value error, died_before {must}")))
+    }
+}
+
 fn read_number(raw: &str) -> Result<f64, FieldError> {
     let number: f64 = number_from_json(raw, |text| text.parse().map_err(|_| FieldError::not_a_number()))?;
     if number.is_finite() { Ok(number) } else { Err(FieldError::not_finite()) }
@@ -152,6 +169,24 @@ request! {
 #[derive(Debug)]
 pub(crate) struct Reason {
     pub reason: String,
+}
+
+request! {
+    /// Why a job is replayed.
+    #[example({"reason": "the processor is healthy again"})]
+    JobReplayRequest for JobReplay {
+        /// It is recorded and shown to other operators.
+        reason: ReasonText,
+        /// Also replay a job that was already replayed twice or more; false by default. Without it, such a job is a 409.
+        include_replayed: Option<Flag>,
+    } => Ok(Self { reason, include_replayed: include_replayed.unwrap_or(false) })
+}
+
+/// Why a job is replayed.
+#[derive(Debug)]
+pub(crate) struct JobReplay {
+    pub reason: String,
+    pub include_replayed: bool,
 }
 
 request! {
@@ -197,6 +232,8 @@ request! {
         group: Option<Text<0, 500>>,
         /// Only those whose last error contains this text.
         error: Option<FilterText>,
+        /// Only those that died at this time or before, such as the `counted_at` of a dry run.
+        died_before: Option<CountedAt>,
         /// Jobs per second; 20 by default.
         rate: Option<Rate>,
         /// At most this many jobs, oldest first; all by default, up to 100,000.
@@ -212,7 +249,7 @@ request! {
         /// Only count the selected dead letters; false by default.
         dry_run: Option<Flag>,
     } => Ok(Self {
-        selection: Selection { queue, group, error },
+        selection: Selection { queue, group, error, died_before },
         pace: Pace {
             rate: rate.unwrap_or(DEFAULT_RATE),
             limit: limit.unwrap_or(MAX_JOBS),
@@ -245,6 +282,8 @@ request! {
         group: Option<Text<0, 500>>,
         /// Only those whose last error contains this text.
         error: Option<FilterText>,
+        /// Only those that died at this time or before, such as the `counted_at` of a dry run.
+        died_before: Option<CountedAt>,
         /// At most this many jobs; all by default, up to 100,000.
         limit: Option<JobCount>,
         /// It is recorded and shown to other operators.
@@ -252,7 +291,7 @@ request! {
         /// Only count the selected dead letters; false by default.
         dry_run: Option<Flag>,
     } => Ok(Self {
-        selection: Selection { queue, group, error },
+        selection: Selection { queue, group, error, died_before },
         limit: limit.unwrap_or(MAX_JOBS),
         reason,
         dry_run: dry_run.unwrap_or(false),

@@ -134,6 +134,8 @@ pub(crate) struct JobDetails {
     errors: Vec<JobError>,
     /// What happened to it, oldest first: the newest 20 events.
     events: Vec<JobEvent>,
+    /// How often operators have replayed it.
+    replays: i32,
     /// Only with `payload=true`: the payload as JSON, or as text if it is not JSON.
     payload: Option<FreeJson>,
 }
@@ -175,6 +177,7 @@ pub(crate) struct JobView {
     why: String,
     errors: Value,
     events: Vec<status::JobEvent>,
+    replays: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Value>,
 }
@@ -187,8 +190,8 @@ impl JobView {
 
     /// The job with its payload.
     pub(crate) fn opened(details: Details) -> Self {
-        let Details { job, why, errors, events, payload } = details;
-        Self { job, why, errors, events, payload: Some(payload) }
+        let Details { job, why, errors, events, replays, payload } = details;
+        Self { job, why, errors, events, replays, payload: Some(payload) }
     }
 }
 
@@ -206,7 +209,7 @@ pub(crate) struct Why {
 
 /// One check.
 #[derive(Object)]
-struct Check {
+pub(super) struct Check {
     ok: bool,
     /// What was found.
     text: String,

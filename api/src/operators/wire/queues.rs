@@ -1,10 +1,10 @@
 //! The schemas of queues.
 
 use poem_openapi::{Enum, Object};
-use queue::operator::{audit, overview};
+use queue::operator::{audit, overview, why};
 use serde::Serialize;
 
-use super::Action;
+use super::{Action, jobs::Check};
 use crate::wire::{Nullable, Timestamp};
 
 /// What the numbers of waiting and due jobs are.
@@ -146,6 +146,8 @@ struct Minute {
 pub(crate) struct QueueDetails {
     #[oai(flatten)]
     queue: QueueOverview,
+    /// Why its jobs wait, in the order in which that is decided.
+    checks: Vec<Check>,
     /// The newest 50 actions on it, newest first.
     actions: Vec<Action>,
 }
@@ -155,5 +157,6 @@ pub(crate) struct QueueDetails {
 pub(crate) struct QueueView {
     #[serde(flatten)]
     pub queue: overview::QueueOverview,
+    pub checks: Vec<why::Check>,
     pub actions: Vec<audit::Action>,
 }

@@ -3,6 +3,7 @@
 use poem_openapi::{Enum, Object};
 use queue::{operator::replays, status::JobStatus};
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::jobs::Job;
 use crate::wire::{Nullable, Timestamp};
@@ -21,6 +22,8 @@ pub(crate) struct ErrorGroup {
     share: f64,
     /// Those of the newest 1,000 that died in the last 15 minutes.
     died_in_15_min: i64,
+    /// When its oldest job died.
+    first_died_at: Nullable<Timestamp>,
     /// When the newest of them died.
     last_died_at: Nullable<Timestamp>,
     /// The last error of the newest job.
@@ -39,6 +42,8 @@ pub(crate) struct Selected {
     is_capped: bool,
     /// The number of those that were already replayed twice or more. Replaying them again needs `include_replayed`.
     replayed_before: i64,
+    /// When they were counted. As `died_before` of a second request it selects no jobs that die later.
+    counted_at: Timestamp,
     /// The five oldest.
     samples: Vec<Job>,
 }
@@ -53,6 +58,8 @@ pub(crate) struct Discarded {
     count: u64,
     /// Whether counting stopped at `count`.
     is_capped: bool,
+    /// When they were counted. As `died_before` of a second request it selects no jobs that die later.
+    counted_at: Timestamp,
     /// The five oldest of them.
     samples: Vec<Job>,
 }
@@ -63,13 +70,15 @@ pub(crate) struct DiscardedView {
     pub dry_run: bool,
     pub count: u64,
     pub is_capped: bool,
+    #[serde(with = "time::serde::rfc3339")]
+    pub counted_at: OffsetDateTime,
     pub samples: Vec<JobStatus>,
 }
 
 impl From<replays::Selected> for DiscardedView {
     fn from(selected: replays::Selected) -> Self {
-        let replays::Selected { count, is_capped, samples, replayed_before: _ } = selected;
-        Self { dry_run: true, count: u64::try_from(count).unwrap_or(0), is_capped, samples }
+        let replays::Selected { count, is_capped, counted_at, samples, replayed_before: _ } = selected;
+        Self { dry_run: true, count: u64::try_from(count).unwrap_or(0), is_capped, counted_at, samples }
     }
 }
 

@@ -21,6 +21,9 @@ pub struct ErrorGroup {
     pub share: f64,
     /// Those of the newest 1,000 that died in the last 15 minutes.
     pub died_in_15_min: i64,
+    /// When its oldest job died.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub first_died_at: Option<OffsetDateTime>,
     /// When the newest of them died.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_died_at: Option<OffsetDateTime>,
@@ -59,6 +62,7 @@ impl Operator {
                 #[allow(clippy::cast_precision_loss)]
                 share: row.count as f64 / total(&row.queue) as f64,
                 died_in_15_min: row.recent,
+                first_died_at: row.first_died_at.map(ReadTime::into),
                 last_died_at: row.last_died_at.map(ReadTime::into),
                 sample_error: row.sample_error.clone(),
                 oldest_job: row.oldest_job.clone(),

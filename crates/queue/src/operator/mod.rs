@@ -7,6 +7,7 @@ pub mod jobs;
 pub mod overview;
 pub mod pauses;
 pub mod problem;
+mod queue_checks;
 mod replay_job;
 pub mod replays;
 pub mod scale;
@@ -18,7 +19,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use self::audit::Order;
+use self::{audit::Order, replays::REPLAYS_WITHOUT_ASKING};
 
 use super::{
     cancel::CANCELLED,
@@ -132,8 +133,9 @@ impl Operator {
             .unwrap_or_else(|_| String::from_utf8_lossy(&details.payload).into_owned().into());
         let why = explain(&job, &status, &details);
         let errors = details.errors.unwrap_or_else(|| serde_json::json!([]));
-        let events = history(&job, &errors, &details.events.unwrap_or_default());
-        Ok(Some(JobDetails { why, errors, events, payload, job }))
+        let acts = details.acts.unwrap_or_default();
+        let events = history(&job, &errors, &details.events.unwrap_or_default(), &acts);
+        Ok(Some(JobDetails { why, errors, events, replays: details.replays, payload, job }))
     }
 
     /// Returns the details of one job, and records that its payload was opened; `None` if it does not exist.
@@ -177,16 +179,33 @@ impl Operator {
         Ok(cancelled)
     }
 
-    /// Makes a dead or cancelled job wait again, and restores its record in the same transaction.
+    /// Makes a dead or cancelled job wait again, and restores its record in the same transaction. Nothing changes if it was
+    /// replayed [`REPLAYS_WITHOUT_ASKING`] times or more: see [`Operator::replay_again`].
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable, or the error of [`Replayable::on_replay`]. Then nothing
     /// has changed.
     pub async fn replay(&self, id: &str, order: &Order) -> Result<Replayed, Error> {
+        self.replay_below(REPLAYS_WITHOUT_ASKING, id, order).await
+    }
+
+    /// The same, however often the job was replayed: the operator has confirmed that.
+    ///
+    /// # Errors
+    /// Those of [`Operator::replay`].
+    pub async fn replay_again(&self, id: &str, order: &Order) -> Result<Replayed, Error> {
+        self.replay_below(i32::MAX, id, order).await
+    }
+
+    /// Replays a job that was replayed less often than `limit`.
+    async fn replay_below(&self, limit: i32, id: &str, order: &Order) -> Result<Replayed, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(job) = sql::lock(&mut tx, id).await? else { return Ok(Replayed::NotFound) };
         if !matches!(State::of(&job.status), State::Dead | State::Cancelled) {
             return Ok(Replayed::NotDead);
+        }
+        if job.replays >= limit {
+            return Ok(Replayed::ReplayedBefore);
         }
         if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
             kind.on_replay(&job.payload, &mut tx).await?;

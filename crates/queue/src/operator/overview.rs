@@ -90,7 +90,7 @@ pub struct Minute {
 }
 
 /// The window of the present rates: long enough to even out single claims, short enough to follow a change.
-const NOW_SECONDS: f64 = 180.0;
+pub(super) const NOW_SECONDS: f64 = 180.0;
 /// A queue is behind when its oldest due job has waited for longer.
 const BEHIND_SECONDS: f64 = 5.0;
 /// The largest number of problems that are listed.
@@ -315,7 +315,7 @@ fn problems(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::status::DepthIs;
 
@@ -338,7 +338,8 @@ mod tests {
         ages.iter().map(minute).collect()
     }
 
-    fn queue(due: i64, late: f64) -> QueueStatus {
+    /// A queue of one worker with so many due jobs, the oldest for so many seconds.
+    pub(crate) fn queue(due: i64, late: f64) -> QueueStatus {
         QueueStatus {
             name: "q".into(),
             paused_at: None,

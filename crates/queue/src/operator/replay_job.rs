@@ -94,8 +94,13 @@ impl Operator {
             return Ok(Some(PAUSE));
         }
         let size = if is_watching { 0 } else { batch_size(&replay, on_failure) };
-        let selection =
-            Selection { queue: replay.queue.clone(), group: replay.error_group.clone(), error: replay.error.clone() };
+        let selection = Selection {
+            queue: replay.queue.clone(),
+            group: replay.error_group.clone(),
+            error: replay.error.clone(),
+            // The replay has it.
+            died_before: None,
+        };
         let batch = if size > 0 { sql::next(&mut tx, &selection, &replay, size).await? } else { Vec::new() };
         let Some(last) = batch.last() else { return end(tx, &replay, &ended, is_watching).await };
         let (mut replayed, mut skips) = (Vec::new(), Vec::new());

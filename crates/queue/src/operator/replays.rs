@@ -30,8 +30,8 @@ impl Operator {
         let count = sql::count(&self.pool, selection, MAX_SELECTED).await?;
         let samples = sql::samples(&self.pool, selection, 5).await?;
         let samples = samples.into_iter().map(JobStatus::from).collect();
-        let sql::Count { all: count, replayed_before } = count;
-        Ok(Selected { count, is_capped: count >= MAX_SELECTED, replayed_before, samples })
+        let sql::Count { all: count, replayed_before, at } = count;
+        Ok(Selected { count, is_capped: count >= MAX_SELECTED, replayed_before, counted_at: at.into(), samples })
     }
 
     /// Starts a replay of the dead letters that are selected now; jobs that die later are not taken. Nothing starts if

@@ -4,12 +4,17 @@ use serde::Serialize;
 
 use super::{
     Operator,
+    demand::Window,
+    overview::NOW_SECONDS,
     workers::{QueueReport, WorkerInfo},
 };
 use crate::{
     fair,
-    status::{JobDetails, JobEvent, JobStatus, State},
-    store::operator::why::{self as sql, Facts},
+    status::{JobDetails, JobEvent, JobStatus, State, format_duration},
+    store::operator::{
+        minutes::last_hour,
+        why::{self as sql, Facts},
+    },
 };
 use runtime::error::Error;
 
@@ -36,11 +41,11 @@ pub struct Check {
 }
 
 impl Check {
-    fn ok(text: impl Into<String>) -> Self {
+    pub(super) fn ok(text: impl Into<String>) -> Self {
         Self { ok: true, text: text.into(), fix: None }
     }
 
-    fn failed(text: impl Into<String>, fix: Option<String>) -> Self {
+    pub(super) fn failed(text: impl Into<String>, fix: Option<String>) -> Self {
         Self { ok: false, text: text.into(), fix }
     }
 }
@@ -64,7 +69,13 @@ impl Operator {
         let workers = self.workers().await?;
         let has_turns = details.job.state == State::Waiting && is_shared_by_keys(&details.job, &facts, &workers);
         let due_keys = if has_turns { fair::count_due_keys(&self.pool, &details.job.queue).await? } else { 0 };
-        let checks = checks(&details.job, &facts, &workers, due_keys);
+        let is_due = details.job.state == State::Waiting && details.job.due_in_seconds <= 0.0;
+        // Keys have their turns, so the jobs ahead say little about the start.
+        let starts = if is_due && !has_turns { self.starts_per_second(&details.job.queue).await? } else { 0.0 };
+        let mut checks = checks(&details.job, &facts, &workers, due_keys);
+        if facts.paused.is_none() && is_due && is_full(&details.job, &facts, &workers) {
+            checks.extend(estimated_start(facts.ahead, starts));
+        }
         let verdict = match checks.iter().find(|check| !check.ok) {
             Some(failed) => failed.text.clone(),
             None if details.job.state == State::Running => "it is running".into(),
@@ -72,6 +83,31 @@ impl Operator {
         };
         Ok(Some(Why { job: details.job.clone(), verdict, checks, events: details.events.clone() }))
     }
+
+    /// The runs of a queue that started each second, over the last three minutes.
+    async fn starts_per_second(&self, queue: &str) -> Result<f64, Error> {
+        let minutes = last_hour(&self.pool, Some(queue)).await?;
+        let window = Window::of(&minutes.iter().collect::<Vec<_>>(), NOW_SECONDS);
+        Ok(window.rate(window.started))
+    }
+}
+
+/// Whether all slots of the job's queue are in use.
+fn is_full(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> bool {
+    let live = live_workers(facts, workers);
+    let queues = queue_reports(job, &live);
+    !queues.is_empty() && queues.iter().map(|q| q.running).sum::<u32>() >= queues.iter().map(|q| q.slots).sum::<u32>()
+}
+
+/// When a job starts that has so many jobs ahead of it; `None` while no run starts.
+// At most 1,000 jobs are counted.
+#[allow(clippy::cast_precision_loss)]
+fn estimated_start(ahead: i64, starts_per_second: f64) -> Option<Check> {
+    (starts_per_second > 0.0).then(|| {
+        let at_least = if ahead >= sql::MAX_AHEAD { "at least " } else { "" };
+        let wait = format_duration((ahead + 1) as f64 / starts_per_second);
+        Check::ok(format!("its estimated start is in {at_least}{wait}, at {starts_per_second:.2} starts a second"))
+    })
 }
 
 /// The live workers with a row that run the job's queue.
@@ -99,10 +135,14 @@ fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usiz
         State::Done => return with(checks, Check::failed("it is done", None)),
         State::Dead => {
             let error = job.last_error.as_deref().unwrap_or("no error is recorded");
-            return with(checks, Check::failed(format!("it is a dead letter: {error}"), by_id("replay")));
+            checks.push(Check::failed(format!("it is a dead letter: {error}"), by_id("replay")));
+            checks.extend(held_key(facts));
+            return checks;
         }
         State::Cancelled => {
-            return with(checks, Check::failed("an operator cancelled it", by_id("replay")));
+            checks.push(Check::failed("an operator cancelled it", by_id("replay")));
+            checks.extend(held_key(facts));
+            return checks;
         }
         State::Unknown => {
             return with(checks, Check::failed("Millrace does not know its state: another program wrote it", None));
@@ -134,6 +174,13 @@ fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usiz
     });
     checks.extend(claims(job, facts, workers, due_keys));
     checks
+}
+
+/// The check of a job that cannot be replayed now, because another one has its unique key.
+fn held_key(facts: &Facts) -> Option<Check> {
+    let holder = facts.key_holder.as_ref()?;
+    let text = format!("its key is held by the job {holder}: it can be replayed when that has ended");
+    Some(Check::failed(text, Some(format!("millrace why {holder}"))))
 }
 
 fn with(mut checks: Vec<Check>, last: Check) -> Vec<Check> {
@@ -238,4 +285,19 @@ fn check_limit(job: &JobStatus, facts: &Facts, limit: u32) -> Check {
 /// A number of jobs that is counted up to [`sql::MAX_AHEAD`].
 fn counted(jobs: i64) -> String {
     if jobs >= sql::MAX_AHEAD { format!("at least {jobs}") } else { jobs.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_estimated_from_the_jobs_ahead_and_the_present_rate() {
+        let text = |ahead, rate| estimated_start(ahead, rate).map(|check| check.text);
+        assert_eq!(text(3, 0.0), None, "no run starts");
+        let expected = "its estimated start is in 16 s, at 0.25 starts a second";
+        assert_eq!(text(3, 0.25).as_deref(), Some(expected));
+        let expected = "its estimated start is in at least 17 min, at 1.00 starts a second";
+        assert_eq!(text(sql::MAX_AHEAD, 1.0).as_deref(), Some(expected));
+    }
 }

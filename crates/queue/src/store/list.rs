@@ -303,6 +303,10 @@ pub(crate) struct Details {
     pub payload: Vec<u8>,
     pub errors: Option<JsonValue>,
     pub events: Option<JsonValue>,
+    /// The newest 20 actions of operators that cancelled or replayed this job by its id, newest first.
+    pub acts: Option<JsonValue>,
+    /// How often operators have replayed it.
+    pub replays: i32,
     /// The result of its last run if that is not done; `{"Snoozed": reason}` after a snooze.
     pub last_result: Option<JsonValue>,
     pub paused_because: Option<String>,
@@ -328,7 +332,11 @@ pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Detail
            )
            "],
         [r#",
-                  job AS payload, errors, events, last_result,
+                  job AS payload, errors, events, last_result, coalesce(replays, 0) AS "replays!",
+                  (SELECT jsonb_agg(act)
+                   FROM (SELECT at, actor, action, reason FROM operator_actions
+                         WHERE target = $1 AND action IN ('cancel', 'replay') ORDER BY operator_actions.id DESC LIMIT 20) AS act)
+                      AS acts,
                   (SELECT reason FROM paused_queues WHERE name = job_type) AS paused_because,
                   (SELECT count(*) FROM live WHERE job_type = ANY(queues)) AS "workers!",
                   (SELECT count(*) FROM live WHERE claim_errors ? job_type AND job_type = ANY(queues)) AS "failing!",
@@ -362,6 +370,8 @@ pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Detail
         payload: row.payload,
         errors: row.errors,
         events: row.events,
+        acts: row.acts,
+        replays: row.replays,
         last_result: row.last_result,
         paused_because: row.paused_because,
         workers: row.workers,

@@ -14,7 +14,7 @@ use crate::{
     low_water::Marks,
     model::{
         guard::Rules,
-        row::{Due, Job, Status},
+        row::{Due, Ended, Job, Status},
     },
     order::{Order, Via},
     replay::Selection,
@@ -142,7 +142,7 @@ pub(super) async fn replay(world: &World) -> Vec<String> {
 
 /// Dead letters of other queues, groups and errors stay; and so does the newest one, because of the limit.
 pub(super) async fn discard(world: &World) -> Vec<String> {
-    let all: Vec<Row> = rows(jobs(&[Column::Failures, Column::Crashes]).repeat(4))
+    let all: Vec<Row> = rows(jobs(&[Column::Failures, Column::Crashes, Column::Ended]).repeat(4))
         .into_iter()
         .map(|row| match row.number % 7 {
             0 => Row { queue: OTHER, ..row },
@@ -152,8 +152,12 @@ pub(super) async fn discard(world: &World) -> Vec<String> {
         })
         .collect();
     world.write(&all).await;
-    let selection = Selection { queue: QUEUE.into(), group: Some("broken".into()), error: Some("brok".into()) };
-    let discarded = |row: &Row| row.job.discard(Rules::ALL).filter(|_| (3..7).contains(&(row.number % 7)));
+    // Only those whose end is long ago, and not those without an end.
+    let died_before = Some(OffsetDateTime::now_utc() - Duration::from_secs_f64(RETENTION[1]));
+    let selection =
+        Selection { queue: QUEUE.into(), group: Some("broken".into()), error: Some("brok".into()), died_before };
+    let is_selected = |row: &Row| (3..7).contains(&(row.number % 7)) && row.job.ended == Ended::LongAgo;
+    let discarded = |row: &Row| row.job.discard(Rules::ALL).filter(|_| is_selected(row));
     let newest = all.iter().filter(|row| discarded(row).is_some()).map(|row| row.number).max();
     let discarded = |row: &Row| discarded(row).filter(|_| Some(row.number) != newest);
     let statement = async || {
@@ -171,7 +175,7 @@ pub(super) async fn discard_during_replay(world: &World) -> Vec<String> {
     let job = Job { status: Status::Killed, ..Job::new(Due::Now, false) };
     let all = rows([job]);
     world.write(&all).await;
-    let selection = Selection { queue: QUEUE.into(), group: None, error: None };
+    let selection = Selection { queue: QUEUE.into(), ..Selection::default() };
     let statement = async || {
         let mut tx = world.begin().await;
         let replay = "UPDATE apalis.jobs SET status = 'Pending' WHERE id = ANY($1)";

@@ -10,6 +10,7 @@ pub(crate) struct GroupRow {
     pub group: String,
     pub count: i64,
     pub recent: i64,
+    pub first_died_at: Option<ReadTime>,
     pub last_died_at: Option<ReadTime>,
     pub sample_error: Option<String>,
     pub oldest_job: String,
@@ -35,7 +36,8 @@ pub(crate) async fn dead_groups(pool: &Pool, queue: Option<&str>, limit: i64) ->
                ) AS next
            )
            SELECT found.job_type AS "queue!", found.error_group AS "group!", counted.jobs AS "count!",
-                  newest.recent AS "recent!", newest.last_died_at AS "last_died_at: ReadTime", sample.error AS sample_error,
+                  newest.recent AS "recent!", oldest.done_at AS "first_died_at?: ReadTime",
+                  newest.last_died_at AS "last_died_at: ReadTime", sample.error AS sample_error,
                   oldest.id AS "oldest_job!", sample.id AS "newest_job!"
            FROM (SELECT * FROM found LIMIT 200) AS found
            CROSS JOIN LATERAL (
@@ -52,7 +54,7 @@ pub(crate) async fn dead_groups(pool: &Pool, queue: Option<&str>, limit: i64) ->
                    AND job_type = found.job_type AND coalesce(error_group, '') = found.error_group ORDER BY id DESC LIMIT 1
            ) AS sample
            CROSS JOIN LATERAL (
-               SELECT id FROM apalis.jobs WHERE status = 'Killed' AND job_type = found.job_type
+               SELECT id, done_at FROM apalis.jobs WHERE status = 'Killed' AND job_type = found.job_type
                    AND coalesce(error_group, '') = found.error_group ORDER BY id LIMIT 1
            ) AS oldest"#,
         queue,

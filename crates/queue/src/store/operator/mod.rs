@@ -137,13 +137,16 @@ pub(crate) struct Locked {
     pub queue: String,
     pub status: String,
     pub payload: Vec<u8>,
+    /// How often operators have replayed it.
+    pub replays: i32,
 }
 
 /// Locks a job. Meanwhile claims skip it, and the write of its result waits.
 pub(crate) async fn lock(tx: &mut Transaction, id: &str) -> Result<Option<Locked>> {
     sqlx::query_as!(
         Locked,
-        "SELECT job_type AS queue, status, job AS payload FROM apalis.jobs WHERE id = $1 FOR UPDATE",
+        r#"SELECT job_type AS queue, status, job AS payload, coalesce(replays, 0) AS "replays!"
+           FROM apalis.jobs WHERE id = $1 FOR UPDATE"#,
         id,
     )
     .fetch_optional(&mut *tx)

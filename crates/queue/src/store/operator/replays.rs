@@ -34,22 +34,26 @@ pub(crate) struct Count {
     pub all: i64,
     /// Those that were replayed [`REPLAYS_WITHOUT_ASKING`] times or more.
     pub replayed_before: i64,
+    /// The database's clock.
+    pub at: ReadTime,
 }
 
 /// Counts the oldest selected dead letters, up to `limit`.
 pub(crate) async fn count(pool: &Pool, selection: &Selection, limit: i64) -> Result<Count> {
     sqlx::query_as!(
         Count,
-        r#"SELECT count(*) AS "all!", count(*) FILTER (WHERE replays >= $5) AS "replayed_before!" FROM (
+        r#"SELECT count(*) AS "all!", count(*) FILTER (WHERE replays >= $5) AS "replayed_before!", now() AS "at!: ReadTime" FROM (
                SELECT replays FROM apalis.jobs
                WHERE status = 'Killed' AND job_type = $1 AND ($2::text IS NULL OR coalesce(error_group, '') = $2)
                  AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+                 AND ($6::timestamptz IS NULL OR done_at <= $6)
                ORDER BY id LIMIT $4) AS selected"#,
         selection.queue,
         selection.group,
         selection.error,
         limit,
         REPLAYS_WITHOUT_ASKING,
+        selection.died_before,
     )
     .fetch_one(repeatable(pool))
     .await
@@ -68,22 +72,24 @@ pub(crate) async fn samples(pool: &Pool, selection: &Selection, limit: i64) -> R
            FROM apalis.jobs
            WHERE status = 'Killed' AND job_type = $1 AND ($2::text IS NULL OR coalesce(error_group, '') = $2)
              AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+             AND ($5::timestamptz IS NULL OR done_at <= $5)
            ORDER BY id LIMIT $4"#,
         selection.queue,
         selection.group,
         selection.error,
         limit,
+        selection.died_before,
     )
     .fetch_all(repeatable(pool))
     .await
 }
 
-/// Creates a replay that takes the dead letters which have died until now.
+/// Creates a replay that takes the dead letters which have died until now, or until the time of the selection.
 pub(crate) async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection, pace: Pace) -> Result<Replay> {
     let row = sqlx::query_as!(
         Replay,
-        r#"INSERT INTO replays (id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        r#"INSERT INTO replays (id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, died_before)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, least($9::timestamptz, clock_timestamp()))
            RETURNING id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
                      skipped, skips AS "skips: Json<Vec<Skip>>", created_at, ended_at"#,
         id,
@@ -94,6 +100,7 @@ pub(crate) async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection
         i64::from(pace.canary),
         pace.stop_if_dead,
         i64::from(pace.limit),
+        selection.died_before,
     );
     row.fetch_one(&mut *tx).await
 }
@@ -299,11 +306,13 @@ pub(crate) async fn discard(tx: &mut Transaction, selection: &Selection, limit: 
              SELECT id FROM apalis.jobs
              WHERE status = 'Killed' AND job_type = $1 AND ($2::text IS NULL OR coalesce(error_group, '') = $2)
                AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+               AND ($5::timestamptz IS NULL OR done_at <= $5)
              ORDER BY id LIMIT $4 FOR UPDATE))",
         selection.queue,
         selection.group,
         selection.error,
         limit,
+        selection.died_before,
     );
     Ok(discarded.execute(&mut *tx).await?.rows_affected())
 }

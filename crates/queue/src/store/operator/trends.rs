@@ -67,8 +67,8 @@ pub(crate) struct MarkRow {
     pub count: i64,
 }
 
-/// Reads the releases and actions of the same time, oldest first: of the newest 50 releases, and of the newest 500 actions
-/// on the queue.
+/// Reads the releases and actions of the same time, oldest first: of the newest 50 releases, the newest 500 actions on the
+/// queue, and the newest 500 replays of all queues. The action that starts a replay has the replay as its target.
 pub(crate) async fn marks(pool: &Pool, queue: &str, step: u32, count: u32) -> Result<Vec<MarkRow>> {
     sqlx::query_as!(
         MarkRow,
@@ -77,7 +77,15 @@ pub(crate) async fn marks(pool: &Pool, queue: &str, step: u32, count: u32) -> Re
            ), released AS (
                SELECT at, version FROM worker_releases ORDER BY at DESC LIMIT 50
            ), acted AS (
-               SELECT at, action, actor, reason, count FROM operator_actions WHERE target = $1 ORDER BY id DESC LIMIT 500
+               (SELECT at, action, actor, reason, count FROM operator_actions WHERE target = $1 ORDER BY id DESC LIMIT 500)
+               UNION ALL
+               SELECT begun.at, begun.action, begun.actor, begun.reason, begun.count
+               FROM (SELECT id, queue FROM replays ORDER BY id DESC LIMIT 500) AS newest
+               CROSS JOIN LATERAL (
+                   SELECT at, action, actor, reason, count FROM operator_actions
+                   WHERE target = newest.id::text AND action = 'replay' ORDER BY operator_actions.id LIMIT 1
+               ) AS begun
+               WHERE newest.queue = $1
            )
            SELECT at AS "at!: ReadTime", kind AS "kind!", actor, text AS "text!", count AS "count!"
            FROM (SELECT at, 'release' AS kind, NULL AS actor, version AS text, 1::bigint AS count FROM released

@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub running_of_key: i64,
     /// Due jobs of its queue and key that are claimed before it, up to [`MAX_AHEAD`].
     pub ahead_of_key: i64,
+    /// Another job of its queue that waits or runs, and has its unique key.
+    pub key_holder: Option<String>,
 }
 
 /// Reads what decides when a job runs.
@@ -53,7 +55,10 @@ pub(crate) async fn facts(pool: &Pool, id: &str) -> Result<Option<Facts>> {
                        UNION ALL
                        (SELECT FROM apalis.jobs WHERE status = 'Pending' AND job_type = job.job_type
                             AND priority > job.priority AND fair_key = job.fair_key AND run_at <= now() LIMIT $2)
-                       LIMIT $2) AS earlier) AS "ahead_of_key!"
+                       LIMIT $2) AS earlier) AS "ahead_of_key!",
+                  (SELECT live.id FROM apalis.jobs AS live
+                   WHERE live.job_type = job.job_type AND live.idempotency_key = job.idempotency_key
+                     AND live.status IN ('Pending', 'Running') AND live.id <> job.id LIMIT 1) AS key_holder
            FROM apalis.jobs AS job LEFT JOIN paused_queues AS pause ON pause.name = job.job_type
            WHERE job.id = $1"#,
         id,
