@@ -125,7 +125,8 @@ const DEFECTS: &[(&str, &[&str], &[&str])] = &[
     ("read-only", &["ALTER DATABASE :name SET default_transaction_read_only = on"], &[]),
     ("synchronous-commit-off", &["ALTER DATABASE :name SET synchronous_commit = off"], &[]),
     ("track-counts-off", &["ALTER DATABASE :name SET track_counts = off"], &[]),
-    ("connections-database", &["ALTER DATABASE :name CONNECTION LIMIT 3"], &[]),
+    // The session of this test and that of the doctor.
+    ("connections-database", &["ALTER DATABASE :name CONNECTION LIMIT 2"], &[]),
     ("slot-keeps-log", &["SELECT pg_create_physical_replication_slot('kept', true)"], &["SELECT pg_drop_replication_slot('kept')"]),
     (
         "snapshot-slot",

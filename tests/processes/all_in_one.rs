@@ -25,8 +25,7 @@ impl AllInOne {
         let mut command = Command::new("env");
         // Under `nohup`, this test run ignores the signal of a closed terminal.
         command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_millrace")]).current_dir(folder);
-        let mut process =
-            Process::run("all-in-one", command, &[("PORT", "0"), ("PROCESSING_DELAY_SECONDS", delay)]);
+        let mut process = Process::run("all-in-one", command, &[("PORT", "0"), ("PROCESSING_DELAY_SECONDS", delay)]);
         let line = process.wait_for_line("API docs").await;
         let url = line.trim().trim_start_matches("API docs").trim().trim_end_matches("/docs").to_owned();
         Self { process, url, client: http_client() }

@@ -160,9 +160,11 @@ async fn a_queue_of_which_nothing_is_known_is_searched_in_a_tenth_of_the_window(
          FROM generate_series(1, {SEARCHED}) AS n"
     );
     execute(&harness, &rows).await;
-    execute(&harness, "INSERT INTO queue_hours VALUES ('counted', now(), 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, '{}', '{}')").await;
+    execute(&harness, "INSERT INTO queue_hours VALUES ('counted', now(), 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, '{}', '{}')")
+        .await;
     let operator = operator(&harness);
-    for (queue, found, searched) in [("unknown", 0, SEARCHED / 10), ("few", 1, SEARCHED / 10), ("counted", 1, SEARCHED)] {
+    for (queue, found, searched) in [("unknown", 0, SEARCHED / 10), ("few", 1, SEARCHED / 10), ("counted", 1, SEARCHED)]
+    {
         let filter = Filter { queue: Some(queue.into()), ..Filter::default() };
         let page = operator.list(&filter, 20).await.unwrap();
         let oldest = format!("01B{:023}", SEARCHED - searched + 1);

@@ -112,8 +112,7 @@ mod tests {
         assert_eq!(actor(&[b" ada "], Caller::User(UserId(7))), Ok("ada".into()));
         assert_eq!(actor(&["Zoë".as_bytes()], admin()), Ok("Zoë".into()));
         let invisible = "\u{200b}\u{2060}".as_bytes();
-        let refused: [&[&[u8]]; 6] =
-            [&[b""], &[b"  "], &[invisible], &[&[b'a'; 101]], &[b"\xff"], &[b"ada", b"bob"]];
+        let refused: [&[&[u8]]; 6] = [&[b""], &[b"  "], &[invisible], &[&[b'a'; 101]], &[b"\xff"], &[b"ada", b"bob"]];
         for given in refused {
             assert_eq!(actor(given, admin()), Err("422 Unprocessable Entity".into()), "{given:?}");
         }

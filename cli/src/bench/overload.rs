@@ -50,7 +50,8 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         let (rows, jobs) = bench::count_recorded(bench, ProcessTransaction::NAME, since).await?;
         let accepted = i64::try_from(seen.accepted)?;
         ensure!(rows >= accepted && jobs == rows, "{accepted} webhooks acknowledged, {rows} rows, {jobs} jobs");
-        context.print_progress(format_args!("run {number}: {capacity:.0}/s taken, {:.0}/s offered: {seen:?}", offer.rate));
+        context
+            .print_progress(format_args!("run {number}: {capacity:.0}/s taken, {:.0}/s offered: {seen:?}", offer.rate));
         capacities.push(capacity);
         rates.push(seen.accepted as f64 / elapsed.as_secs_f64());
         runs.push(seen);

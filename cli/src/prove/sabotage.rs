@@ -98,7 +98,8 @@ fn describe(seed: &Seed) -> String {
 }
 
 fn table(all: &[Caught]) -> String {
-    let mut text = format!("{:<27} {:<16} {:>6} {:>7} {:>7}  MISSED SEEDS\n", "BUG", "FAULT", "SEEDS", "CAUGHT", "S/SEED");
+    let mut text =
+        format!("{:<27} {:<16} {:>6} {:>7} {:>7}  MISSED SEEDS\n", "BUG", "FAULT", "SEEDS", "CAUGHT", "S/SEED");
     for Caught { bug, fault, seeds, caught, failed, missed_seeds, seconds, .. } in all {
         let missed: Vec<String> = missed_seeds.iter().map(u64::to_string).collect();
         let mut missed = if missed.is_empty() { "-".to_owned() } else { missed.join(" ") };

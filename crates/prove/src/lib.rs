@@ -139,10 +139,8 @@ pub async fn run(
     let mut server = Server::start(&options.folder.join("postgres"), options.database_url.as_deref()).await?;
     let mut is_bad = false;
     for (fault, seed) in faults.iter().zip(options.seed..) {
-        let place = Place {
-            folder: options.folder.join(fault.name),
-            database: format!("prove_{}_{seed}", std::process::id()),
-        };
+        let place =
+            Place { folder: options.folder.join(fault.name), database: format!("prove_{}_{seed}", std::process::id()) };
         let run = stop.run_until_cancelled(prove(options, fault, &mut server, &place, seed)).await;
         let Some(result) = run else {
             let _ = server.drop_database(&place.database).await;

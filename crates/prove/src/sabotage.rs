@@ -120,7 +120,8 @@ pub async fn count(
         scene::prepare(&server, &template).await?;
     }
     let mut all: Vec<Caught> = cases.iter().map(|case| Caught::new(*case)).collect();
-    let mut waiting = (0..cases.len()).flat_map(|case| (options.seed..).take(seeds as usize).map(move |seed| (case, seed)));
+    let mut waiting =
+        (0..cases.len()).flat_map(|case| (options.seed..).take(seeds as usize).map(move |seed| (case, seed)));
     let mut running = FuturesUnordered::new();
     loop {
         while running.len() < jobs.max(1)

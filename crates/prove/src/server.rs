@@ -58,11 +58,7 @@ impl Server {
         .await
     }
 
-    async fn start_with(
-        folder: &Path,
-        database_url: Option<&str>,
-        change: impl FnOnce(&mut Settings),
-    ) -> Result<Self> {
+    async fn start_with(folder: &Path, database_url: Option<&str>, change: impl FnOnce(&mut Settings)) -> Result<Self> {
         if let Some(url) = database_url {
             let options = Box::new(PgConnectOptions::from_str(url).context("--database-url")?);
             return Ok(Self::External { url: Url::parse(url).context("--database-url")?, options });

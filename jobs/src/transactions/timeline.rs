@@ -150,7 +150,12 @@ fn runs(details: &JobDetails) -> Vec<TimelineEvent> {
         State::Running | State::Done | State::Dead if job.runs > 0 => Some(("its last run was due", json!({}))),
         _ => None,
     };
-    events.extend(due.map(|(text, details)| TimelineEvent { at: job.due_at, event: "due", text: text.into(), details }));
+    events.extend(due.map(|(text, details)| TimelineEvent {
+        at: job.due_at,
+        event: "due",
+        text: text.into(),
+        details,
+    }));
     events
 }
 

@@ -44,7 +44,8 @@ pub(in crate::board) async fn preview(state: &State, visit: &Visit) -> Result<Re
     let reason = visit.query.text("reason").ok_or_else(|| invalid("reason", "must not be empty"))?;
     let selected = load("selection", state.operator().select_live(&filter, None)).await;
     let back = filter::link(super::PATH, &filter);
-    let takes = selected.as_ref().map_or(&[][..], |selected| selected.ids.get(..LIMIT as usize).unwrap_or(&selected.ids));
+    let takes =
+        selected.as_ref().map_or(&[][..], |selected| selected.ids.get(..LIMIT as usize).unwrap_or(&selected.ids));
     let (ids, takes) = (serde_json::to_string(takes)?, takes.len());
     let limit = takes.to_string();
     let more = [("--limit", Some(&*limit)), ("--reason", Some(&*reason))];

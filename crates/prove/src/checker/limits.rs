@@ -80,11 +80,7 @@ mod tests {
             ("after a kill of another", vec![entered("k", "a", 1, 7), killed(9), entered("k", "a", 2, 8)], 1),
             ("a late report", vec![killed(7), entered("k", "a", 1, 7), entered("k", "a", 2, 8)], 0),
             ("a reused number", vec![killed(7), started(7), entered("k", "a", 1, 7), entered("k", "b", 1, 8)], 1),
-            (
-                "the end of another run",
-                vec![entered("k", "a", 2, 7), left("k", "a", 1), entered("k", "b", 1, 8)],
-                1,
-            ),
+            ("the end of another run", vec![entered("k", "a", 2, 7), left("k", "a", 1), entered("k", "b", 1, 8)], 1),
         ] {
             let mut limits = Limits::default();
             let found: Vec<String> = events.iter().filter_map(|event| limits.add(event)).collect();

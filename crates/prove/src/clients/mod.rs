@@ -15,8 +15,8 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-pub use self::open_loop::RateReport;
 use self::open_loop::OpenLoop;
+pub use self::open_loop::RateReport;
 use crate::history::{Event, History, Outcome, State};
 
 /// The pause between two requests of one client.

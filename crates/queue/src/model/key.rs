@@ -20,7 +20,8 @@ impl State {
         }
         let packed = [pack(&merge(first, second)), pack(&merge(second, first))];
         let keys = [(0, packed), (1, packed.map(swap_workers))];
-        let [one, two] = keys.map(|(swapped, [first, second])| self.join(swapped, [first.min(second), first.max(second)]));
+        let [one, two] =
+            keys.map(|(swapped, [first, second])| self.join(swapped, [first.min(second), first.max(second)]));
         one.min(two)
     }
 
@@ -49,14 +50,9 @@ fn merge(work: &Work, other: &Work) -> Work {
         Status::Running => Job { failures: job.failures.min(1), due: fresh.due, has_key, ..job },
         Status::Done => Job { status: Status::Done, ended: job.ended, ..fresh },
         // A replay resets the other columns.
-        Status::Killed | Status::Cancelled => Job {
-            status: job.status,
-            attempts: job.attempts,
-            replays: job.replays,
-            ended: job.ended,
-            has_key,
-            ..fresh
-        },
+        Status::Killed | Status::Cancelled => {
+            Job { status: job.status, attempts: job.attempts, replays: job.replays, ended: job.ended, has_key, ..fresh }
+        }
     };
     Work { job: Some(job), stale, ..*work }
 }

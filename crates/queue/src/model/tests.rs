@@ -50,9 +50,8 @@ fn two_jobs_keep_every_promise() {
 #[test]
 fn a_search_that_merges_nothing_reaches_the_same_states() {
     let limits = Limits { claims: 3, ..ONE_JOB };
-    let keys = |rules| -> BTreeSet<u64> {
-        explore_whole(limits, rules).iter().map(|state| state.key(Rules::ALL)).collect()
-    };
+    let keys =
+        |rules| -> BTreeSet<u64> { explore_whole(limits, rules).iter().map(|state| state.key(Rules::ALL)).collect() };
     assert_eq!(keys(Rules::UNMERGED), keys(Rules::ALL));
 }
 
@@ -88,7 +87,7 @@ fn variants(state: &State) -> Vec<State> {
     let mut variants = vec![swapped, State { work: [state.work[1], state.work[0]], ..*state }];
     for place in 0..JOBS {
         let work = state.work[place];
-        let mut works: Vec<Work> = (0..2).map(|effects| Work { effects, ..work }).collect();
+        let mut works = vec![Work { effects: 0, ..work }, Work { effects: 1, ..work }];
         let stale = [[false, false], [false, true], [true, false], [true, true]];
         works.extend(stale.map(|stale| Work { stale, ..work }));
         if let Some(job) = work.job {
@@ -101,7 +100,9 @@ fn variants(state: &State) -> Vec<State> {
                 jobs.extend([Job { attempts: count, ..job }, Job { failures: count, ..job }]);
                 jobs.push(Job { crashes: count, ..job });
             }
-            works.extend(jobs.into_iter().map(|job| Work { job: Some(job), ..work }));
+            for job in jobs {
+                works.push(Work { job: Some(job), ..work });
+            }
         }
         variants.extend(works.into_iter().map(|work| {
             let mut variant = *state;

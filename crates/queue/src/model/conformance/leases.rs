@@ -81,9 +81,7 @@ pub(super) async fn find_lost_claims(world: &World) -> Vec<String> {
         let (found, tokens) = store::find_lost_claims(&world.subject, worker(0), QUEUE, &ids, &tokens).await?;
         let run = |id: &str, token: i32| format!("{id} {token}");
         let found = found.iter().zip(tokens).map(|(id, token)| run(id, token)).collect();
-        let is_lost = |row: &&Row| {
-            row.queue == QUEUE && row.job.is_lost(0, known(row) == Some(token(row)), Rules::ALL)
-        };
+        let is_lost = |row: &&Row| row.queue == QUEUE && row.job.is_lost(0, known(row) == Some(token(row)), Rules::ALL);
         Ok(differences("found lost", found, all.iter().filter(is_lost).map(|row| run(&row.id, token(row)))))
     };
     world.check(&all, |_| Expected::Unchanged, statement).await

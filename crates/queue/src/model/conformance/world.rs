@@ -223,7 +223,11 @@ impl World {
         }
         let mut statement = std::pin::pin!(statement);
         tokio::select! {
-            result = &mut statement => Ok((result?, false)),
+            result = &mut statement => {
+                // A dropped transaction would hold its locks until its session is used again.
+                other.commit().await?;
+                Ok((result?, false))
+            }
             () = self.wait_for_blocked_session() => {
                 other.commit().await?;
                 Ok((statement.await?, true))
