@@ -37,7 +37,7 @@ enum Recorded {
     /// The row that was inserted for it.
     New(Inserted),
     /// The transaction that was recorded before under its id.
-    Known(Transaction),
+    Known(Box<Transaction>),
 }
 
 impl Recorder {
@@ -52,8 +52,8 @@ impl Recorder {
             Ok(match recorded? {
                 Recorded::New(inserted) => (Ingested::New(inserted.transaction(webhook, self.delay)), None),
                 Recorded::Known(transaction) => match conflict(&transaction, webhook) {
-                    Some(conflict) => (Ingested::Conflict(transaction, conflict.fields.clone()), Some(conflict)),
-                    None => (Ingested::Replayed(transaction), None),
+                    Some(conflict) => (Ingested::Conflict(*transaction, conflict.fields.clone()), Some(conflict)),
+                    None => (Ingested::Replayed(*transaction), None),
                 },
             })
         };
@@ -115,7 +115,7 @@ impl Recorder {
         let result = |(webhook, new): (&&Webhook, Option<Inserted>)| match new {
             Some(inserted) => Ok(Recorded::New(inserted)),
             None => match known.get(&webhook.new.transaction_id) {
-                Some(transaction) => Ok(Recorded::Known(transaction.clone())),
+                Some(transaction) => Ok(Recorded::Known(Box::new(transaction.clone()))),
                 None => Err(Error::Unavailable(
                     read_error.clone().unwrap_or_else(|| "the transaction was recorded, but cannot be read yet".into()),
                 )),

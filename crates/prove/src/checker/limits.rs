@@ -40,10 +40,10 @@ impl Limits {
                     other.run, other.job
                 ));
             }
-            Event::Left { key, job, run } => {
-                if self.at_work.get(key).is_some_and(|at_work| at_work.job == *job && at_work.run == *run) {
-                    self.at_work.remove(key);
-                }
+            Event::Left { key, job, run }
+                if self.at_work.get(key).is_some_and(|at_work| at_work.job == *job && at_work.run == *run) =>
+            {
+                self.at_work.remove(key);
             }
             _ => {}
         }
