@@ -183,7 +183,7 @@ async fn post(address: SocketAddr, idle: &Idle, body: &str, due: Instant) -> Res
         {
             return anyhow::Ok((connection, response));
         }
-        // There is none, or the server has closed it because it was idle.
+        // The first request, or the server has closed the connection because it was idle.
         let mut connection = Connection::open(address).await?;
         let response = connection.post_json(PATH, body).await?;
         Ok((connection, response))

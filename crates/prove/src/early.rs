@@ -23,7 +23,7 @@ pub(crate) struct EarlyCheck {
 }
 
 impl EarlyCheck {
-    /// Returns when a promise is broken, whatever still happens.
+    /// Returns when a promise is broken that no later event can mend.
     ///
     /// # Errors
     /// When the history cannot be read.

@@ -13,7 +13,7 @@ use super::{
         model::label,
         store::{self as callbacks, CallbackRow},
     },
-    store::{conflicts::KeptConflict, replays::CountedReplays},
+    store::replays::{self, Repetition},
 };
 use queue::{
     JobId, Operator,
@@ -65,13 +65,11 @@ impl Transactions {
         let Some(transaction) = self.finds.call(transaction_id.to_owned()).await? else { return Ok(None) };
         let job_id = JobId::from(transaction.id).to_string();
         let job = operator.show(&job_id).await?;
-        let replays = super::store::replays::find(&self.pool, transaction_id).await?;
-        let conflicts = super::store::conflicts::list(&self.pool, transaction_id).await?;
+        let repetitions = replays::repetitions(&self.pool, transaction_id).await?;
         let callbacks = callbacks::of_transaction(&self.pool, transaction.id).await?;
         let actions = operator.actions(Some(&job_id), None, ACTIONS).await?;
         let mut events = vec![accepted(&transaction, job.as_ref())];
-        events.extend(replays.map(replay));
-        events.extend(conflicts.iter().map(conflict));
+        events.extend(repetitions.iter().map(repetition));
         events.extend(job.iter().flat_map(runs));
         events.extend(actions.into_iter().map(operator_event));
         events.extend(settled(&transaction));
@@ -112,27 +110,25 @@ fn accepted(transaction: &Transaction, job: Option<&JobDetails>) -> TimelineEven
     }
 }
 
-fn replay(CountedReplays { times, first_at, last_at }: CountedReplays) -> TimelineEvent {
+/// The replays, or the conflicts with one payload.
+fn repetition(Repetition { fields, times, first_at, last_at, correlation_id }: &Repetition) -> TimelineEvent {
+    let at = *first_at;
+    if let Some(fields) = fields {
+        let names = fields.join(", ");
+        return TimelineEvent {
+            at,
+            event: "conflict",
+            text: format!("received {times} times with another {names}; the first payload stands"),
+            details: json!({"fields": fields, "times": times, "correlation_id": correlation_id}),
+        };
+    }
     let last = last_at.format(&Rfc3339).unwrap_or_default();
-    let again = if times == 1 { "once more".to_owned() } else { format!("{times} more times, last at {last},") };
+    let again = if *times == 1 { "once more".to_owned() } else { format!("{times} more times, last at {last},") };
     TimelineEvent {
-        at: first_at,
+        at,
         event: "replay",
         text: format!("received {again} with the same payload"),
         details: json!({"times": times, "last_at": last}),
-    }
-}
-
-fn conflict(kept: &KeptConflict) -> TimelineEvent {
-    TimelineEvent {
-        at: kept.first_at,
-        event: "conflict",
-        text: format!(
-            "received {} times with another {}; the first payload stands",
-            kept.times,
-            kept.fields.join(", ")
-        ),
-        details: json!({"fields": kept.fields, "times": kept.times, "correlation_id": kept.correlation_id}),
     }
 }
 

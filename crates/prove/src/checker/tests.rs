@@ -110,7 +110,7 @@ fn only_the_first_examples_of_a_kind_are_named() {
     assert_eq!((found.lost, found.examples.len()), (100, NAMED));
 }
 
-/// Only what is broken whatever still happens counts while the history goes on.
+/// While the history goes on, only what no later event can mend counts as broken.
 #[test]
 fn what_may_still_come_is_not_broken_while_a_history_goes_on() {
     let new = || acknowledged(0, Outcome::New);

@@ -2,41 +2,17 @@
 
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
 use crate::transactions::model::Conflict;
 use runtime::{
     db::Pool,
     error::Error,
-    executor::{begin, repeatable, transactional},
+    executor::{begin, transactional},
 };
 
 /// The number of different payloads that are stored for one id.
 const MAX_PAYLOADS: i64 = 20;
 /// The number of ids that one step of the retention reads.
 const STEP_SIZE: i64 = 5000;
-
-/// One stored payload of a conflict.
-#[derive(Debug)]
-pub(crate) struct KeptConflict {
-    /// The fields that differ from the recorded transaction.
-    pub fields: Vec<String>,
-    /// How often this payload was received.
-    pub times: i64,
-    pub first_at: OffsetDateTime,
-    /// Of the first webhook with this payload.
-    pub correlation_id: Option<String>,
-}
-
-/// Lists the stored conflicts of a transaction, oldest first.
-pub(crate) async fn list(pool: &Pool, transaction_id: &str) -> Result<Vec<KeptConflict>, Error> {
-    let kept = sqlx::query_as!(
-        KeptConflict,
-        "SELECT fields, times, first_at, correlation_id FROM webhook_conflicts WHERE transaction_id = $1 ORDER BY first_at",
-        transaction_id,
-    );
-    Ok(kept.fetch_all(repeatable(pool)).await?)
-}
 
 /// Records a batch of conflicts, of any size, with two statements and one commit.
 ///

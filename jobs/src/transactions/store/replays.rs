@@ -8,22 +8,31 @@ use runtime::{
     executor::{repeatable, transactional},
 };
 
-/// The replays of one transaction.
+/// Webhooks with a known id and one payload.
 #[derive(Debug)]
-pub(crate) struct CountedReplays {
+pub(crate) struct Repetition {
+    /// The fields that differ from the recorded transaction; `None` for replays.
+    pub fields: Option<Vec<String>>,
+    /// How often this payload was received again.
     pub times: i64,
     pub first_at: OffsetDateTime,
     pub last_at: OffsetDateTime,
+    /// Of the first webhook with this payload; `None` for replays.
+    pub correlation_id: Option<String>,
 }
 
-/// Finds the replays of a transaction; `None` if there was none.
-pub(crate) async fn find(pool: &Pool, transaction_id: &str) -> Result<Option<CountedReplays>, Error> {
-    let counted = sqlx::query_as!(
-        CountedReplays,
-        "SELECT times, first_at, last_at FROM webhook_replays WHERE transaction_id = $1",
+/// Lists the replays of a transaction, and the stored payloads of its conflicts.
+pub(crate) async fn repetitions(pool: &Pool, transaction_id: &str) -> Result<Vec<Repetition>, Error> {
+    let repetitions = sqlx::query_as!(
+        Repetition,
+        r#"SELECT NULL::text[] AS fields, times AS "times!", first_at AS "first_at!", last_at AS "last_at!",
+                  NULL::text AS correlation_id
+           FROM webhook_replays WHERE transaction_id = $1
+           UNION ALL
+           SELECT fields, times, first_at, first_at, correlation_id FROM webhook_conflicts WHERE transaction_id = $1"#,
         transaction_id,
     );
-    Ok(counted.fetch_optional(repeatable(pool)).await?)
+    Ok(repetitions.fetch_all(repeatable(pool)).await?)
 }
 
 /// Counts a batch of replays by their ids. The rows are locked in the order of the ids, so that processes cannot deadlock.
