@@ -1,6 +1,6 @@
 //! What is known to have happened to a job.
 
-use queue::{JobId, JobKinds, Operator, status::JobEvent};
+use queue::{JobId, JobKinds, Operator, Policy, status::JobEvent};
 use serde_json::Value;
 
 use crate::harness::{
@@ -59,7 +59,9 @@ async fn a_job_that_succeeds_at_once_stores_no_event() {
 
 #[tokio::test]
 async fn a_run_that_a_stopping_worker_gives_back_is_an_event() {
-    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    // The job has the only slot. Otherwise a claim that is under way at the stop could take it once more.
+    let policy = Policy { concurrency: 1, ..quick_policy() };
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(policy));
     let id = enqueue(&harness, "job", &[Step::Hang, Step::Hang]).await;
     let running = harness.start_worker(&scripted, FAST);
     eventually("the job runs", std::time::Duration::from_secs(20), async || {
