@@ -54,7 +54,8 @@ async fn fill(scene: &mut Scene<'_>, session: &mut PgConnection) -> Result<()> {
     Ok(store::add_limited(session, &jobs.collect::<Vec<_>>()).await?)
 }
 
-/// Waits until the process is at work, and no job would become a dead letter by its death.
+/// Waits until the process is at work, and no job would become a dead letter by its death. Adds jobs meanwhile, because all
+/// others may be done before a job that has lost two workers.
 async fn wait_for_work(scene: &mut Scene<'_>, session: &mut PgConnection, pid: u32) -> Result<()> {
     let begun = Instant::now();
     while store::has_two_crashes(session, Limited::NAME).await? || !scene.processor.is_at_work(pid) {
@@ -62,6 +63,7 @@ async fn wait_for_work(scene: &mut Scene<'_>, session: &mut PgConnection, pid: u
             bail!("no limited job is at work in a worker after {PATIENCE:?}");
         }
         scene.run_for(Duration::from_millis(10)).await;
+        fill(scene, session).await?;
     }
     Ok(())
 }
