@@ -72,8 +72,8 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         Measurement::new("pickup", what, figures, unit).target(Target::AtMost(most))
     };
     Ok(vec![
-        line(format!("due to PROCESSED at {RATE}/s, p50"), p50, "ms", 5.0),
-        line(format!("due to PROCESSED at {RATE}/s, p99"), p99, "ms", 25.0),
+        line(format!("due to PROCESSED at {RATE}/s, p50"), p50, "ms", 1.5),
+        line(format!("due to PROCESSED at {RATE}/s, p99"), p99, "ms", 4.0),
         line(format!("the same with {} waiting, p99", context.jobs), crowded, "ms", 250.0),
         line(format!("worker memory for {} waiting", context.jobs), memory, "MiB", 10.0),
     ])
