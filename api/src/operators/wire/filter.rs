@@ -47,6 +47,9 @@ impl Value for AgeParam {
     }
 }
 
+/// The id of a job. All ids that a request may contain fit into a body of 1 MiB.
+type Id = Text<1, 64>;
+
 /// Ids of jobs, at most as many as a request cancels.
 pub(crate) struct Ids;
 
@@ -60,7 +63,7 @@ impl Value for Ids {
     type Out = Vec<String>;
 
     fn schema() -> MetaSchema {
-        MetaSchema { max_items: Some(Self::max()), ..list_of(<FilterText as Value>::schema()) }
+        MetaSchema { max_items: Some(Self::max()), ..list_of(<Id as Value>::schema()) }
     }
 
     fn read(raw: &str) -> Result<Vec<String>, FieldError> {
@@ -69,7 +72,7 @@ impl Value for Ids {
         if ids.len() > Self::max() {
             return Err(FieldError::new("too_long", format!("List should have at most {} items", Self::max())));
         }
-        ids.into_iter().map(|id| <FilterText as Value>::read(id.get())).collect()
+        ids.into_iter().map(|id| <Id as Value>::read(id.get())).collect()
     }
 }
 
