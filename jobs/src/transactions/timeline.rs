@@ -115,10 +115,11 @@ fn repetition(Repetition { fields, times, first_at, last_at, correlation_id }: &
     let at = *first_at;
     if let Some(fields) = fields {
         let names = fields.join(", ");
+        let times_text = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
         return TimelineEvent {
             at,
             event: "conflict",
-            text: format!("received {times} times with another {names}; the first payload stands"),
+            text: format!("received {times_text} with another {names}; the first payload stands"),
             details: json!({"fields": fields, "times": times, "correlation_id": correlation_id}),
         };
     }

@@ -25,15 +25,7 @@ pub(crate) async fn record(pool: Pool, conflicts: Vec<Conflict>) -> Result<Vec<(
     let correlation_ids: Vec<Option<String>> =
         conflicts.iter().map(|conflict| conflict.correlation_id.clone()).collect();
     let mut tx = begin(&pool).await?;
-    sqlx::query!(
-        "INSERT INTO webhook_conflict_totals (transaction_id, times)
-         SELECT id, count(*) FROM unnest($1::text[]) AS given (id) GROUP BY id ORDER BY id
-         ON CONFLICT (transaction_id)
-         DO UPDATE SET times = webhook_conflict_totals.times + excluded.times, last_at = now()",
-        &ids,
-    )
-    .execute(&mut tx)
-    .await?;
+    count_by_id!("webhook_conflict_totals", &ids).execute(&mut tx).await?;
     sqlx::query!(
         "WITH given AS (
              SELECT transaction_id,

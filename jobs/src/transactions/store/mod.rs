@@ -1,5 +1,23 @@
 //! All SQL of transactions; `conflicts.rs` has the SQL of conflicting webhooks, and `replays.rs` that of repeated ones.
 
+/// Adds a batch of ids to a table of counts, with or without repetitions. The rows are locked in the order of the ids, so that
+/// concurrent processes cannot deadlock.
+macro_rules! count_by_id {
+    ($table:tt, $ids:expr) => {
+        sqlx::query!(
+            "INSERT INTO "
+                + $table
+                + " (transaction_id, times)
+         SELECT id, count(*) FROM unnest($1::text[]) AS given (id) GROUP BY id ORDER BY id
+         ON CONFLICT (transaction_id)
+         DO UPDATE SET times = "
+                + $table
+                + ".times + excluded.times, last_at = now()",
+            $ids,
+        )
+    };
+}
+
 pub(super) mod conflicts;
 pub(super) mod replays;
 

@@ -35,16 +35,8 @@ pub(crate) async fn repetitions(pool: &Pool, transaction_id: &str) -> Result<Vec
     Ok(repetitions.fetch_all(repeatable(pool)).await?)
 }
 
-/// Counts a batch of replays by their ids. The rows are locked in the order of the ids, so that processes cannot deadlock.
+/// Counts a batch of replays by their ids.
 pub(crate) async fn count(pool: Pool, ids: Vec<String>) -> Result<Vec<()>, Error> {
-    sqlx::query!(
-        "INSERT INTO webhook_replays (transaction_id, times)
-         SELECT id, count(*) FROM unnest($1::text[]) AS given (id) GROUP BY id ORDER BY id
-         ON CONFLICT (transaction_id)
-         DO UPDATE SET times = webhook_replays.times + excluded.times, last_at = now()",
-        &ids,
-    )
-    .execute(transactional(&pool))
-    .await?;
+    count_by_id!("webhook_replays", &ids).execute(transactional(&pool)).await?;
     Ok(vec![(); ids.len()])
 }
