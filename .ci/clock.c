@@ -5,9 +5,12 @@
  * compares its time-outs in such a handler, so at another date they expire at once or never. This library has no state
  * and wraps no call that waits, so a handler sees the moved time as well.
  *
- * Not moved: the modification times of files, and absolute times that a program passes to the kernel. */
+ * The times of files are moved as Rust reads and sets them, by statx and futimens. Not moved: absolute times that a program
+ * passes to the kernel otherwise. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -44,4 +47,27 @@ time_t time(time_t *copy)
     if (copy)
         *copy = now.tv_sec;
     return now.tv_sec;
+}
+
+int statx(int folder, const char *restrict path, int flags, unsigned int mask, struct statx *restrict file)
+{
+    int result = (int)syscall(SYS_statx, folder, path, flags, mask, file);
+    if (result == 0) {
+        file->stx_atime.tv_sec += offset;
+        file->stx_btime.tv_sec += offset;
+        file->stx_ctime.tv_sec += offset;
+        file->stx_mtime.tv_sec += offset;
+    }
+    return result;
+}
+
+int futimens(int file, const struct timespec times[2])
+{
+    struct timespec moved[2];
+    for (int i = 0; times && i < 2; i++) {
+        moved[i] = times[i];
+        if (times[i].tv_nsec != UTIME_NOW && times[i].tv_nsec != UTIME_OMIT)
+            moved[i].tv_sec -= offset;
+    }
+    return (int)syscall(SYS_utimensat, file, NULL, times ? moved : NULL, 0);
 }

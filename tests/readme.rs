@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{fake_providers::FakeProviders, needs, process::Process, scratch::Scratch};
+use crate::harness::{clock, fake_providers::FakeProviders, needs, process::Process, scratch::Scratch};
 
 /// Limit of one step; longer than the longest `?wait=` of a command.
 const STEP_TIMEOUT: Duration = Duration::from_secs(90);
@@ -96,7 +96,7 @@ impl Shell {
     fn open(home: &Scratch, address: &str, variables: &[(&str, &str)]) -> Self {
         let mut shell = Command::new("bash");
         shell.env_clear().env("PATH", std::env::var("PATH").unwrap_or_default()).env("HOME", &**home);
-        shell.envs(variables.iter().copied()).current_dir(&**home);
+        shell.envs(clock::moved_clock()).envs(variables.iter().copied()).current_dir(&**home);
         let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");
         let (sender, lines) = channel();
         let output = BufReader::new(child.stdout.take().expect("its output"));

@@ -65,9 +65,9 @@ impl SteppedServer {
     }
 }
 
-/// Returns the variables by which `.ci/at` moves the clock of this process, for a server with the same clock. Empty in
-/// every other run.
-pub(super) fn moved_clock() -> Vec<(String, String)> {
+/// Returns the variables by which `.ci/at` moves the clock of this process, for a process with the same clock and otherwise
+/// an empty environment. Empty in every other run.
+pub(crate) fn moved_clock() -> Vec<(String, String)> {
     if std::env::var_os("CLOCK_OFFSET_S").is_none() {
         return Vec::new();
     }
