@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jobs::transactions::{Config, Transactions};
 use queue::{Queue, Retention};
+use reqwest::Method;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,11 @@ use super::{
     signatures::{headers, secret, sign},
     webhook,
 };
-use crate::harness::{eventually, http::send, system::WEBHOOKS};
+use crate::harness::{
+    eventually,
+    http::{HttpResponse, send},
+    system::WEBHOOKS,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 const OLD: &[u8] = b"the secret that is rotated out";
@@ -43,13 +48,16 @@ fn variables<'v>(url: &'v str, secrets: &'v str) -> Vec<(&'v str, &'v str)> {
 impl System {
     /// Sends a webhook that this secret signs.
     async fn send_signed(&self, id: &str, key: &[u8]) {
-        let (body, now) = (webhook(id).to_string(), OffsetDateTime::now_utc().unix_timestamp().to_string());
-        let request =
-            self.client.post(format!("{}{WEBHOOKS}", self.api.url)).header("content-type", "application/json");
-        let signed = headers(id, &now, &sign(key, id, &now, &body));
-        let request = signed.iter().fold(request.body(body), |request, (name, value)| request.header(*name, value));
-        let response = send(request).await;
+        let response = self.post_signed(WEBHOOKS, id, webhook(id).to_string(), key).await;
         assert_eq!(response.status, 202, "{id}: {response:?}");
+    }
+
+    /// Posts a body, as a message with this id that this secret signs.
+    async fn post_signed(&self, path: &str, id: &str, body: String, key: &[u8]) -> HttpResponse {
+        let now = OffsetDateTime::now_utc().unix_timestamp().to_string();
+        let signed = headers(id, &now, &sign(key, id, &now, &body));
+        let request = self.request(Method::POST, path).header("content-type", "application/json").body(body);
+        send(signed.iter().fold(request, |request, (name, value)| request.header(*name, value))).await
     }
 
     /// Waits until this query returns this number.
@@ -151,7 +159,7 @@ async fn an_operators_cancellation_is_a_settlement_and_a_replay_another_one() {
     let system = System::start(&[&variables[..], &[("PROCESSING_DELAY_SECONDS", "3600")]].concat()).await;
     system.send_webhook("t").await;
     let admin = |path: &str| {
-        let request = system.request(reqwest::Method::POST, path).header("x-api-key", "your-admin-api-key-here");
+        let request = system.request(Method::POST, path).header("x-api-key", "your-admin-api-key-here");
         send(request.json(&serde_json::json!({"reason": "a test"})))
     };
     let job: String =

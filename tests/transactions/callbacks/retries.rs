@@ -2,14 +2,17 @@
 
 use std::{
     collections::HashSet,
+    net::TcpListener,
     time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use super::{super::webhook, ACME, DELIVERED, FakeReceiver, NEW, OLD, Reply, SOON, System, secret, variables};
-use crate::harness::{eventually, http::send};
+use crate::harness::{eventually, http::send, system::WEBHOOKS};
 
 #[tokio::test]
 async fn failures_are_retried_with_the_same_id_and_body_and_redirects_are_not_followed() {
@@ -88,6 +91,59 @@ async fn a_receiver_that_hangs_has_16_calls_and_delays_no_other() {
         system.count(snoozed).await == i64::try_from(HANGING - 16).expect("a number")
     })
     .await;
+}
+
+/// The secret of a sender whose receiver hangs.
+fn key(number: usize) -> Vec<u8> {
+    format!("the secret of the sender {number:02}").into_bytes()
+}
+
+impl System {
+    /// Pauses or resumes the queue of callbacks.
+    async fn set_callbacks(&self, action: &str) {
+        let request = self.request(Method::POST, &format!("/admin/queue/queues/send_callback/{action}"));
+        let request = request.header("x-api-key", "your-admin-api-key-here").json(&json!({"reason": "a test"}));
+        let response = send(request).await;
+        assert_eq!(response.status, 200, "{action}: {response:?}");
+    }
+}
+
+/// Their callbacks are more than a worker has slots, and all are due in the same moment.
+#[tokio::test]
+async fn receivers_that_hang_at_once_leave_slots_to_others() {
+    const HANGING: usize = 70;
+    const EACH: usize = 16;
+    const OTHERS: usize = 20;
+    // A listener without a program behind it accepts connections and never responds.
+    let hanging: Vec<_> = (0..HANGING).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let healthy = FakeReceiver::start(&[], Reply::OK).await;
+    let (mut url, mut signers, secrets) = (healthy.url.clone(), secret(OLD), secret(NEW));
+    for (number, listener) in hanging.iter().enumerate() {
+        url += &format!(",s-{number}:http://{}", listener.local_addr().expect("an address"));
+        signers += &format!(",s-{number}:{}", secret(&key(number)));
+    }
+    let variables = [variables(&url, &secrets), vec![("WEBHOOK_SECRET", &signers)]].concat();
+    let system = System::start(&variables).await;
+    system.set_callbacks("pause").await;
+    let _worker = system.start_worker(&variables).await;
+    for number in 0..HANGING {
+        let rows: Vec<Value> = (0..EACH).map(|row| webhook(&format!("t-{number}-{row}"))).collect();
+        let (path, id) = (format!("{WEBHOOKS}/batch"), format!("batch-{number}"));
+        let response = system.post_signed(&path, &id, Value::from(rows).to_string(), &key(number)).await;
+        assert_eq!(response.status, 200, "{response:?}");
+    }
+    let all = i64::try_from(HANGING * EACH).expect("a number");
+    system.wait_for_count("SELECT count(*) FROM callbacks WHERE destination <> ''", all).await;
+    system.set_callbacks("resume").await;
+    let claimed = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND attempts > 0";
+    system.wait_for_count(claimed, all).await;
+    for number in 0..OTHERS {
+        system.send_signed(&format!("other-{number}"), OLD).await;
+    }
+    healthy.wait_for(OTHERS).await;
+    // A call to a receiver that hangs ends after 10 s, as a failed try.
+    let ended = "SELECT count(*) FROM callbacks WHERE destination <> '' AND attempts > 0";
+    assert_eq!(system.count(ended).await, 0, "the others have arrived while all these calls still run");
 }
 
 /// More settlements at once than the receiver has calls: the others wait for a moment, and nothing is sent twice.

@@ -135,7 +135,7 @@ impl Destinations {
 mod tests {
     use runtime::config::EnvReader;
 
-    use super::{super::limits::ASSURED, *};
+    use super::{super::limits::INITIAL, *};
 
     fn destination(url: &str) -> Destination {
         let secret = ("CALLBACK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
@@ -169,7 +169,7 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(destination.begin_call().err(), Some(Busy::Failing(PROBE_PAUSE)));
         }
-        let calls: Vec<_> = (0..ASSURED).map(|_| destination.limit.begin().expect("a free call")).collect();
+        let calls: Vec<_> = (0..INITIAL).map(|_| destination.limit.begin().expect("a free call")).collect();
         assert!(matches!(destination.begin_call().err(), Some(Busy::NoCallFree(_))));
         drop(calls);
     }

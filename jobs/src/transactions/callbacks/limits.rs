@@ -1,5 +1,8 @@
 //! How many calls a destination may have at once, so that receivers that hang cannot take all slots of a worker.
 //!
+//! A receiver that begins to hang looks like all others for a second. So beyond half of the slots, the limit of every
+//! destination falls with the slots that are free: many receivers that hang at once leave slots to the next one.
+//!
 //! The limits count the calls of this process only. [`Limit::begin`] is their whole interface: a limit that the queue applies
 //! when it claims can take its place.
 
@@ -12,24 +15,31 @@ use std::{
 use tokio::time::Instant;
 
 /// Callbacks that are sent at once in one worker: the slots of its queue. 1,000 callbacks a second to receivers that respond
-/// in 250 ms need half of them.
-pub(super) const SLOTS: usize = 512;
-/// Calls that every destination may have, no matter how many others have.
-pub(super) const ASSURED: usize = 16;
-/// The most calls of one destination. It gets from [`ASSURED`] to here while its receiver responds.
+/// in 500 ms need half of them. Each costs a connection, but no thread.
+pub(super) const SLOTS: usize = 1024;
+/// Calls that a destination may have before its receiver has responded, and after a failure.
+pub(super) const INITIAL: usize = 16;
+/// The most calls of one destination. It gets from [`INITIAL`] to here while its receiver responds.
 pub(super) const MOST: usize = 128;
-/// While so many calls run in a worker, no destination gets more than its assured ones.
+/// While so many calls run in a worker, no destination gets more than its [`share`].
 const SHARED: usize = SLOTS / 2;
 /// A call that takes longer is slow.
 const SLOW: Duration = Duration::from_secs(1);
 /// While so many slow calls run in a worker, destinations that are slow or failing get no further one. So receivers that hang
 /// have this many slots together, and those calls that began before the first one was slow.
-const SLOW_CALLS: usize = SLOTS / 8;
+const SLOW_CALLS: usize = SLOTS / 16;
 /// The duration of a call before the first one has ended.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 /// The range of the time that a callback waits for its turn. A shorter wait would cost more claims than it saves time.
 const LEAST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// The most calls of one destination while at least [`SHARED`] calls run: [`INITIAL`] while half of the slots are free, half as
+/// many while a quarter is, and always one.
+fn share(running: usize) -> usize {
+    let free = SLOTS.saturating_sub(running);
+    (INITIAL * free / (SLOTS - SHARED)).max(1)
+}
 
 /// The calls of one worker.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +99,7 @@ impl Limit {
     pub(super) fn new(worker: &WorkerCalls) -> Self {
         let own = Own {
             begun: BTreeMap::new(),
-            window: ASSURED,
+            window: INITIAL,
             is_failing: false,
             duration: FIRST_GUESS,
             line: 0.0,
@@ -124,7 +134,8 @@ impl Limit {
 impl Own {
     fn may_begin(&self, running: &Running, now: Instant) -> bool {
         let is_slow = self.is_failing || self.oldest(now) >= SLOW;
-        let most = if is_slow || running.begun.len() >= SHARED { ASSURED } else { self.window };
+        let calls = running.begun.len();
+        let most = if calls >= SHARED { share(calls) } else if is_slow { INITIAL } else { self.window };
         self.begun.len() < most && !(is_slow && running.slow(now) >= SLOW_CALLS)
     }
 
@@ -153,7 +164,7 @@ impl Call<'_> {
         own.duration = (own.duration * 7 + took) / 8;
         own.is_failing = !is_up;
         if !is_up {
-            own.window = ASSURED;
+            own.window = INITIAL;
         } else if own.begun.len() >= own.window {
             own.window = (own.window + 1).min(MOST);
         }
@@ -193,23 +204,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_receiver_that_responds_gets_more_calls_and_one_that_fails_the_assured_ones() {
+    async fn a_receiver_that_responds_gets_more_calls_and_one_that_fails_the_initial_ones() {
         let limit = Limit::new(&WorkerCalls::default());
-        assert_eq!(fill(&limit).len(), ASSURED);
-        end((0..ASSURED / 2).map(|_| limit.begin().expect("a call")).collect(), true);
-        assert_eq!(fill(&limit).len(), ASSURED, "more are not needed");
+        assert_eq!(fill(&limit).len(), INITIAL);
+        end((0..INITIAL / 2).map(|_| limit.begin().expect("a call")).collect(), true);
+        assert_eq!(fill(&limit).len(), INITIAL, "more are not needed");
         let limit = healthy(&WorkerCalls::default());
         assert_eq!(fill(&limit).len(), MOST);
         end(fill(&limit), false);
-        assert_eq!(fill(&limit).len(), ASSURED);
+        assert_eq!(fill(&limit).len(), INITIAL);
         end(vec![limit.begin().expect("a call")], true);
-        assert_eq!(fill(&limit).len(), ASSURED, "it begins again");
+        assert_eq!(fill(&limit).len(), INITIAL, "it begins again");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_receiver_that_hangs_gets_no_more_than_the_assured_calls() {
+    async fn a_receiver_that_hangs_gets_no_more_than_the_initial_calls() {
         let limit = healthy(&WorkerCalls::default());
-        let calls: Vec<_> = (0..ASSURED).map(|_| limit.begin().expect("a call")).collect();
+        let calls: Vec<_> = (0..INITIAL).map(|_| limit.begin().expect("a call")).collect();
         advance(SLOW).await;
         assert!(limit.begin().is_err());
         drop(calls);
@@ -233,13 +244,26 @@ mod tests {
         assert_eq!(fill(&other).len(), MOST);
     }
 
+    /// Each has a burst in the same moment, before any call is slow.
+    #[tokio::test(start_paused = true)]
+    async fn receivers_that_hang_at_once_leave_slots_for_all_others() {
+        for (hanging, left) in [(32, 15), (40, 12), (64, 6), (100, 2), (128, 1)] {
+            let worker = WorkerCalls::default();
+            let limits: Vec<_> = (0..hanging).map(|_| Limit::new(&worker)).collect();
+            let calls: Vec<_> = limits.iter().flat_map(fill).collect();
+            assert!(limits.iter().all(|limit| !limit.own().begun.is_empty()), "{hanging}: each has a call");
+            assert!(calls.len() < SLOTS, "{hanging}");
+            assert_eq!(fill(&Limit::new(&worker)).len(), left, "{hanging}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn large_destinations_leave_half_of_the_slots_to_others() {
         let worker = WorkerCalls::default();
-        let large: Vec<_> = (0..4).map(|_| healthy(&worker)).collect();
+        let large: Vec<_> = (0..6).map(|_| healthy(&worker)).collect();
         let calls: Vec<_> = large.iter().flat_map(fill).collect();
-        assert_eq!(calls.len(), SHARED + 2 * ASSURED, "two have all, and two have the assured ones");
-        assert_eq!(fill(&Limit::new(&worker)).len(), ASSURED);
+        assert_eq!(calls.len(), SHARED + 2 * 15, "four have all, and two have a share of the free slots");
+        assert_eq!(fill(&Limit::new(&worker)).len(), 14);
     }
 
     #[tokio::test(start_paused = true)]
