@@ -24,6 +24,22 @@ async fn a_notification_starts_a_due_job() {
     worker.stop().await;
 }
 
+/// Claims begin near the due time of the last claimed job, so a job with an earlier one would wait for a sweep.
+#[tokio::test]
+async fn a_notification_starts_a_job_whose_time_is_past() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let worker = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    harness.enqueue("first", &[Step::Done]).await;
+    eventually("the first job has run", SOON, async || scripted.runs_of("first") == 1).await;
+    harness.wait_until_idle().await;
+    let past = time::OffsetDateTime::now_utc() - Duration::from_secs(3600);
+    harness.enqueue_as("plain", &[Step::Done], |job| job.at(past)).await;
+    eventually("the plain job has run", SOON, async || scripted.runs_of("plain") == 1).await;
+    harness.enqueue_as("unique", &[Step::Done], |job| job.at(past).unique("key")).await;
+    eventually("the unique job has run", SOON, async || scripted.runs_of("unique") == 1).await;
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn a_poll_finds_a_job_without_a_notification() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));

@@ -54,7 +54,7 @@ impl NewJob {
         Self { due: Due::After(delay), ..self }
     }
 
-    /// Makes it due at this time.
+    /// Makes it due at this time, or at the start of the transaction if the time is in the past.
     #[must_use]
     pub fn at(self, time: OffsetDateTime) -> Self {
         Self { due: Due::At(time), ..self }

@@ -69,11 +69,14 @@ impl NewRows {
 
 /// The INSERT of jobs, with a clause for jobs whose key is taken. A key of the metadata without a value is left out:
 /// that saves 19 bytes for a job with only a correlation id, and 50,000 rows take 15 ms instead of 24.
+///
+/// `greatest` ignores the missing time of a job with a delay. A time in the past becomes the start of the transaction:
+/// an earlier one would be below the [low-water marks](crate::low_water), where only a sweep finds the job.
 macro_rules! insert {
     ($new:expr, $taken:tt) => {
         sqlx::query!(
             r#"INSERT INTO apalis.jobs (id, job_type, job, priority, run_at, metadata, idempotency_key, fair_key)
-           SELECT id, queue, payload, priority, coalesce(at, now() + make_interval(secs => delay)),
+           SELECT id, queue, payload, priority, greatest(at, now() + make_interval(secs => delay)),
                   CASE WHEN correlation_id IS NOT NULL AND traceparent IS NOT NULL
                        THEN hstore(ARRAY['correlation_id', 'traceparent'], ARRAY[correlation_id, traceparent])
                        WHEN correlation_id IS NOT NULL THEN hstore('correlation_id', correlation_id)
