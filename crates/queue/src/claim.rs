@@ -36,10 +36,6 @@ const MAX_JOBS: usize = 1000;
 const LOST_CLAIM_WINDOW: Duration = Duration::from_secs(7);
 /// Between two checks for such rows while the claimer is idle.
 const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
-/// Leases between two checks without a cause. After a failover to an asynchronous standby, or a restore, the database may
-/// have forgotten the results of jobs: they are Running in the name of a worker that has ended them. It renews its lease, so
-/// no other worker rescues them. At rest this costs two statements a minute for each queue.
-const LEASES_PER_CHECK: u32 = 4;
 /// Between two looks for jobs without a key in a queue that claims only by keys. It reads all waiting jobs of the queue.
 const ADD_KEYS_EVERY: Duration = Duration::from_secs(5);
 
@@ -66,12 +62,9 @@ impl Claimer {
     pub(crate) async fn run(mut self) {
         let mut failures = 0;
         let mut lost_claims_until: Option<Instant> = None;
-        let between_checks = self.lease.length() * LEASES_PER_CHECK;
-        let mut next_check = Instant::now() + between_checks;
         let mut next_keys = Instant::now();
         while let Some(mut slots) = self.free_slots().await {
-            if lost_claims_until.is_some() || Instant::now() >= next_check {
-                next_check = Instant::now() + between_checks;
+            if lost_claims_until.is_some() || self.signal.take_lost_claim_check() {
                 match self.give_back_lost_claims().await {
                     Ok(()) => lost_claims_until = lost_claims_until.filter(|until| Instant::now() < *until),
                     Err(error) => {
@@ -120,11 +113,9 @@ impl Claimer {
             }
             drop(slots);
             if found < wanted && self.keyed.as_ref().is_none_or(KeyedClaims::has_found_all) {
-                let until_check = next_check.saturating_duration_since(Instant::now());
-                let pause = lost_claims_until.map_or(until_check, |_| LOST_CLAIM_CHECK);
                 tokio::select! {
                     () = self.signal.wait(&self.poll_request) => {}
-                    () = tokio::time::sleep(pause) => {}
+                    () = tokio::time::sleep(LOST_CLAIM_CHECK), if lost_claims_until.is_some() => {}
                     () = self.stop.cancelled() => {}
                 }
             }
@@ -195,11 +186,12 @@ impl Claimer {
         // No claim is under way here, so a run that is found and not known will never be known.
         let (known, tokens): (Vec<String>, Vec<i32>) =
             self.in_flight.tokens().iter().map(|(id, token)| (id.clone(), *token)).unzip();
-        let (lost, tokens) = store::find_lost_claims(&self.pool, &self.worker, self.queue, &known, &tokens).await?;
+        let lost = store::find_lost_claims(&self.pool, &self.worker, &[self.queue], &known, &tokens).await?;
         if lost.is_empty() {
             return Ok(());
         }
-        let jobs = store::give_back_lost_claims(&self.pool, &self.worker, &lost, &tokens).await?;
+        let (ids, tokens): (Vec<String>, Vec<i32>) = lost.into_iter().map(|run| (run.id, run.token)).unzip();
+        let jobs = store::give_back_lost_claims(&self.pool, &self.worker, &ids, &tokens).await?;
         tracing::info!(queue = self.queue, jobs, "gave back jobs whose claim or result was lost");
         Ok(())
     }

@@ -20,11 +20,6 @@ impl Lease {
         Self { length, renewed: Mutex::new(None) }
     }
 
-    /// How long a worker may be silent before others take its jobs.
-    pub(crate) fn length(&self) -> Duration {
-        self.length
-    }
-
     /// Whether enough time is left to claim. It counts from before the last renewal was sent, and reserves a third of
     /// the lease for statements under way.
     pub(crate) fn is_valid(&self) -> bool {

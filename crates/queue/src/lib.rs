@@ -29,6 +29,7 @@ mod in_flight;
 pub mod job;
 mod lease;
 mod load;
+mod lost_claims;
 mod low_water;
 pub mod metrics;
 mod new_job;

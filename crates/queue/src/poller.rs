@@ -64,6 +64,8 @@ pub(crate) struct WakeSignal {
     is_idle: AtomicBool,
     /// A poll was skipped because the claimer was busy.
     poll_skipped: AtomicBool,
+    /// The claimer is to check for lost claims before its next claim.
+    lost_claim_check: AtomicBool,
 }
 
 impl WakeSignal {
@@ -92,6 +94,17 @@ impl WakeSignal {
     fn notify(&self) {
         self.is_idle.store(false, SeqCst);
         self.wake.notify_one();
+    }
+
+    /// Wakes the claimer, and makes it check for lost claims first.
+    pub(crate) fn request_lost_claim_check(&self) {
+        self.lost_claim_check.store(true, SeqCst);
+        self.notify_and_poll();
+    }
+
+    /// Whether a check for lost claims was requested since the last call.
+    pub(crate) fn take_lost_claim_check(&self) -> bool {
+        self.lost_claim_check.swap(false, SeqCst)
     }
 
     /// Wakes the claimer. It requests a poll before it waits again, because the next due time is not known.

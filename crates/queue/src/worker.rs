@@ -26,6 +26,7 @@ use super::{
     in_flight::InFlight,
     job::{Job, Policy},
     lease::Lease,
+    lost_claims::LostClaimFinder,
     metrics,
     poller::Poller,
     runner::{self, RunnerParts},
@@ -207,6 +208,15 @@ async fn run(
         });
     }
     drop(results);
+    let lost_claims = LostClaimFinder {
+        pool: pool.clone(),
+        worker: name.clone(),
+        lease: timing.lease,
+        in_flight: in_flight.clone(),
+        signals: signals.clone(),
+        stop: stop.clone(),
+    };
+    background.spawn(lost_claims.run());
     let poller = Poller {
         pool: pool.clone(),
         interval: timing.poll,

@@ -84,8 +84,7 @@ pub(super) async fn miss_notifications(scene: &mut Scene<'_>) -> Result<()> {
     let mut session = scene.session().await?;
     let listeners = store::sessions(&mut session, "listener").await?.len();
     scene.clients.pause(true);
-    // A claimer also claims when it looks for lost claims, every four leases.
-    let own = [("QUEUE_POLL_SECONDS", "60"), ("QUEUE_LEASE_SECONDS", "30"), (WITHOUT_SCHEDULE, "1")];
+    let own = [("QUEUE_POLL_SECONDS", "60"), (WITHOUT_SCHEDULE, "1")];
     for place in WORKERS {
         let variables = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
         scene.member(place)?.variables.extend(variables);

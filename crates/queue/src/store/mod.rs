@@ -133,28 +133,35 @@ pub(crate) async fn announce(executor: impl PgExecutor<'_>, queues: &[String]) -
     Ok(())
 }
 
-/// Returns the runs of a queue that the database has in a worker's name, except those that the worker knows: the ids of
-/// their jobs, and their tokens.
+/// A run that the database has in a worker's name and that the worker does not know.
+#[derive(Debug)]
+pub(crate) struct LostClaim {
+    pub queue: String,
+    pub id: String,
+    pub token: i32,
+}
+
+/// Returns the runs of these queues that the database has in a worker's name, except those that the worker knows.
 pub(crate) async fn find_lost_claims(
     pool: &Pool,
     worker: &str,
-    queue: &str,
+    queues: &[&str],
     known: &[String],
     tokens: &[i32],
-) -> Result<(Vec<String>, Vec<i32>)> {
-    let lost = sqlx::query!(
-        "SELECT id, attempts FROM apalis.jobs
-         WHERE lock_by = $1 AND status = 'Running' AND job_type = $2
+) -> Result<Vec<LostClaim>> {
+    sqlx::query_as!(
+        LostClaim,
+        "SELECT job_type AS queue, id, attempts AS token FROM apalis.jobs
+         WHERE lock_by = $1 AND status = 'Running' AND job_type = ANY($2)
            AND (id, attempts) NOT IN (SELECT known.id, known.token
                                       FROM unnest($3::text[], $4::int4[]) AS known (id, token))",
         worker,
-        queue,
+        queues as &[&str],
         known,
         tokens,
     )
     .fetch_all(repeatable(pool))
-    .await?;
-    Ok(lost.into_iter().map(|run| (run.id, run.attempts)).unzip())
+    .await
 }
 
 /// Makes the jobs of lost claims Pending again, each under the token of its run. Jobs that another session has locked are

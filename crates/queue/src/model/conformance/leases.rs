@@ -78,11 +78,12 @@ pub(super) async fn find_lost_claims(world: &World) -> Vec<String> {
     let statement = async || {
         let (ids, tokens): (Vec<String>, Vec<i32>) =
             all.iter().filter_map(|row| Some((row.id.clone(), known(row)?))).unzip();
-        let (found, tokens) = store::find_lost_claims(&world.subject, worker(0), QUEUE, &ids, &tokens).await?;
-        let run = |id: &str, token: i32| format!("{id} {token}");
-        let found = found.iter().zip(tokens).map(|(id, token)| run(id, token)).collect();
+        let found = store::find_lost_claims(&world.subject, worker(0), &[QUEUE], &ids, &tokens).await?;
+        let run = |queue: &str, id: &str, token: i32| format!("{queue} {id} {token}");
+        let found = found.iter().map(|lost| run(&lost.queue, &lost.id, lost.token)).collect();
         let is_lost = |row: &&Row| row.queue == QUEUE && row.job.is_lost(0, known(row) == Some(token(row)), Rules::ALL);
-        Ok(differences("found lost", found, all.iter().filter(is_lost).map(|row| run(&row.id, token(row)))))
+        let lost = all.iter().filter(is_lost).map(|row| run(row.queue, &row.id, token(row)));
+        Ok(differences("found lost", found, lost))
     };
     world.check(&all, |_| Expected::Unchanged, statement).await
 }
