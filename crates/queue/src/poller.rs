@@ -29,6 +29,7 @@ use runtime::{
     error::{causes, is_logged},
     listen::{ListenEvent, listen},
     sabotage::{self, Bug},
+    writable,
 };
 
 /// While polls are requested frequently, one comes in this time: due times between two polls share one. With 1,000 due times a
@@ -39,8 +40,10 @@ const SOON_POLL_EVERY: Duration = Duration::from_millis(25);
 /// After this time without activity, a worker that receives notifications polls less often. It then polls only for jobs
 /// whose sender crashed between its commit and its notification.
 const QUIET_AFTER: Duration = Duration::from_secs(5);
-/// The poll interval of such a worker. An idle worker sends less than two statements a second in total.
-const QUIET_INTERVAL: Duration = Duration::from_secs(2);
+/// The poll interval of such a worker. Each of these polls is also a probe, and the next one comes before another probe
+/// would be due: a separate probe for each poll would be half a statement a second. An idle worker sends less than two
+/// statements a second in total.
+const QUIET_INTERVAL: Duration = writable::PROBE_EVERY.saturating_sub(Duration::from_millis(100));
 /// Between two sweeps of such a worker, unless a notification arrives.
 const QUIET_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two sweeps while the database cannot be reached.
@@ -187,15 +190,21 @@ impl Poller {
             let (wait, mut due_times) = match checks {
                 Ok(checks) => {
                     failures = 0;
+                    let is_read_only = checks.iter().any(|check| check.is_read_only);
+                    if is_quiet.load(SeqCst) && !checks.is_empty() {
+                        writable::record_probe(is_read_only);
+                    }
                     self.wake_claimers(&checks, &queues);
                     let due_times = due_times(&checks, polled);
                     let is_next_near = due_times.last().is_some_and(|(next, _)| *next < polled + QUIET_AFTER);
                     if is_next_near || queues.len() < self.signals.len() {
                         last_activity = Instant::now();
                     }
-                    is_quiet.store(is_listening.load(SeqCst) && last_activity.elapsed() > QUIET_AFTER, SeqCst);
-                    let is_quiet = is_quiet.load(SeqCst);
-                    (if is_quiet { self.interval.max(QUIET_INTERVAL) } else { self.interval }, due_times)
+                    // After a failover the next poll comes soon, because another session may reach the new primary.
+                    let is_calm = last_activity.elapsed() > QUIET_AFTER && !is_read_only;
+                    let is_now_quiet = is_listening.load(SeqCst) && is_calm;
+                    is_quiet.store(is_now_quiet, SeqCst);
+                    (if is_now_quiet { self.interval.max(QUIET_INTERVAL) } else { self.interval }, due_times)
                 }
                 Err(error) => {
                     failures += 1;

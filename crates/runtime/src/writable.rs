@@ -5,7 +5,7 @@
 //! results, so other workers have to take over its jobs.
 //!
 //! Two sources update the state: errors of statements, and probes of sessions. Each new session is probed, and one
-//! session in use every 2 s.
+//! session in use every 2 s. The polls of an idle worker return the same, in place of a probe.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -18,8 +18,8 @@ use sqlx::postgres::PgDatabaseError;
 /// the time of look-ups.
 const PING_AFTER: Duration = Duration::from_secs(1);
 /// The interval of probes. Sessions in steady use are probed too, because a server that has become read-only still
-/// responds to reads. An idle worker pays one statement every 2 s.
-const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// responds to reads. The polls of an idle worker are probes themselves.
+pub const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// The longest that a session to a read-only server is used. After that, a new session may reach the new primary.
 const MAX_READ_ONLY_AGE: Duration = Duration::from_secs(1);
 /// How long this process counts as unable to write after a refused write, such as on a full disk. Each refusal starts
@@ -98,8 +98,8 @@ pub(super) fn failed_over_since(then: Instant) -> bool {
     state().stale.is_some_and(|stale| stale >= then)
 }
 
-/// Updates the state with the result of a probe.
-pub(super) fn record_probe(read_only: bool) {
+/// Updates the state with the result of a probe: whether a session can only read.
+pub fn record_probe(read_only: bool) {
     state().record_probe(read_only, Instant::now());
 }
 

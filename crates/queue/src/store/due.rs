@@ -37,6 +37,8 @@ pub(crate) struct DueCheck {
     pub next: Option<f64>,
     /// The time of the check, by the database's clock.
     pub now: OffsetDateTime,
+    /// Whether the session can only read, as after a failover. The same in every row.
+    pub is_read_only: bool,
 }
 
 /// Checks these queues: whether a job that is not below its mark is due, and when the next one will be, at most a day
@@ -47,7 +49,8 @@ pub(crate) async fn check_due(pool: &Pool, queues: &[(&str, Marks)]) -> Result<V
         DueCheck,
         r#"SELECT queue AS "queue!", bool_or(due.is_due) AS "is_due!",
                   extract(epoch FROM min(least(later.run_at, now() + interval '1 day')) - clock_timestamp())::float8 AS next,
-                  now() AS "now!"
+                  now() AS "now!",
+                  pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS "is_read_only!"
            FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[])
                 AS checked (queue, high, normal, low)
            CROSS JOIN LATERAL (VALUES (1, high), (0, normal), (-1, low)) AS level (priority, mark)
