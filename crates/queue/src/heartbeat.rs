@@ -251,7 +251,7 @@ impl Heartbeat {
     }
 
     /// Checks the leases of other workers once, and rescues the jobs of silent ones. `with_jobs` also checks the
-    /// running jobs for workers without a row.
+    /// running jobs for workers without a row, in the same statement.
     async fn check_leases(
         &self,
         connection: &mut PgConnection,
@@ -260,15 +260,19 @@ impl Heartbeat {
         with_jobs: bool,
     ) -> sqlx::Result<()> {
         let limit = self.reply_limit();
-        if with_jobs {
-            // Checked less often than the workers, because it walks the running jobs and rarely finds one.
-            let found = sql::workers_without_row(on_session(connection, &self.database), &self.worker);
-            *without_row = within(limit, found).await?;
-        }
         let sent = Instant::now();
-        let mut workers = within(limit, sql::workers(on_session(connection, &self.database), &self.worker)).await?;
-        without_row.retain(|missing| !workers.iter().any(|worker| worker.worker == missing.worker));
-        workers.extend(without_row.iter().cloned());
+        let session = on_session(connection, &self.database);
+        let workers = if with_jobs {
+            // Checked less often than the workers, because it walks the running jobs and rarely finds one.
+            let workers = within(limit, sql::workers_and_holders(session, &self.worker)).await?;
+            *without_row = workers.iter().filter(|worker| worker.version.is_none()).cloned().collect();
+            workers
+        } else {
+            let mut workers = within(limit, sql::workers(session, &self.worker)).await?;
+            without_row.retain(|missing| !workers.iter().any(|worker| worker.worker == missing.worker));
+            workers.extend(without_row.iter().cloned());
+            workers
+        };
         observer.record(workers, sent, Instant::now());
         let silent = observer.silent_workers();
         if silent.is_empty() { Ok(()) } else { self.rescue(connection, &silent).await }

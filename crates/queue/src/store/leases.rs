@@ -76,9 +76,10 @@ pub(crate) async fn workers(executor: impl PgExecutor<'_>, own: &str) -> Result<
     .await
 }
 
-/// Returns workers that hold running jobs but have no row. Each worker that holds jobs costs one index look-up, however
-/// many jobs it holds. A running job without a worker's name gets one, so that it is found too.
-pub(crate) async fn workers_without_row(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
+/// Returns the leases of all other workers, as [`workers`] does, and those that hold running jobs but have no row. Each
+/// worker that holds jobs costs one index look-up, however many jobs it holds. A running job without a worker's name gets
+/// one, so that it is found too.
+pub(crate) async fn workers_and_holders(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
         WorkerLease,
         r#"WITH RECURSIVE unnamed AS (
@@ -94,7 +95,10 @@ pub(crate) async fn workers_without_row(executor: impl PgExecutor<'_>, own: &str
            )
            SELECT lock_by AS "worker!", NULL::text AS version, NULL::float8 AS lease
            FROM holder
-           WHERE lock_by <> $1 AND NOT EXISTS (SELECT FROM apalis.workers WHERE id = holder.lock_by)"#,
+           WHERE lock_by <> $1 AND NOT EXISTS (SELECT FROM apalis.workers WHERE id = holder.lock_by)
+           UNION ALL
+           SELECT other.id, other.xmin::text, extract(epoch FROM other.lease)::float8
+           FROM apalis.workers AS other WHERE other.id <> $1"#,
         own,
     )
     .fetch_all(executor)
