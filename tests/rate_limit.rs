@@ -153,12 +153,12 @@ async fn a_redis_bucket_grants_exactly_its_quota() {
     for redis in &processes {
         // Waits for the connection: each attempt takes 100 ms at most.
         eventually("a response of Redis", Duration::from_secs(20), async || {
-            take_token(redis, "millrace:limit:first").await.is_ok()
+            take_tokens(redis, "millrace:limit:first", 1).await.is_ok()
         })
         .await;
     }
     let takes =
-        (0..400).map(|number: usize| take_with_retry(&processes[number % processes.len()], "millrace:limit:ada"));
+        (0..400).map(|number: usize| take_with_retry(&processes[number % processes.len()], "millrace:limit:ada", 1));
     let responses: Vec<_> = futures_util::stream::iter(takes).buffered(8).collect().await;
     let granted = responses.iter().filter(|(taken, _)| taken.granted).count();
     // Redis may have granted tokens in responses that came after the time-out.
@@ -167,15 +167,35 @@ async fn a_redis_bucket_grants_exactly_its_quota() {
     let (refused, _) = responses.iter().rfind(|(taken, _)| !taken.granted).expect("a refusal");
     assert_eq!(refused.left, 0);
     assert!(refused.next_in <= SIZE.window / SIZE.quota && refused.full_in <= SIZE.window, "{refused:?}");
-    let (other, late) = take_with_retry(&processes[0], "millrace:limit:bob").await;
+    let (other, late) = take_with_retry(&processes[0], "millrace:limit:bob", 1).await;
     assert!(other.granted && (119 - late.min(119) as u32..=119).contains(&other.left), "{other:?}, {late} late");
 }
 
-/// Takes a token, and retries on a busy machine. Returns the number of attempts that timed out too.
-async fn take_with_retry(redis: &Client, key: &str) -> (Taken, usize) {
+#[tokio::test]
+async fn a_redis_bucket_refuses_more_than_its_quota_until_it_is_full() {
+    let Some(server) = Redis::start().await else { return };
+    let url = RedisUrl::read(&mut EnvReader::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
+    let redis = Client::start(&url).expect("a client");
+    let too_many = async || take_with_retry(&redis, "millrace:limit:ada", SIZE.quota + 1).await.0;
+    let Taken { granted, left, full_in, .. } = too_many().await;
+    assert_eq!((granted, left, full_in), (false, SIZE.quota, Duration::ZERO));
+    let (taken, _) = take_with_retry(&redis, "millrace:limit:ada", 20).await;
+    assert!(taken.left <= SIZE.quota - 20, "{taken:?}");
+    let refused = too_many().await;
+    // Redis may have granted 20 tokens more than once, in responses that came after the time-out.
+    assert!(!refused.granted && refused.left <= taken.left, "{refused:?}");
+    let token = SIZE.window / SIZE.quota;
+    let missing = SIZE.quota - refused.left;
+    assert!((token * (missing - 1)..=token * missing).contains(&refused.full_in), "{refused:?}");
+    let (whole, _) = take_with_retry(&redis, "millrace:limit:bob", SIZE.quota).await;
+    assert!(whole.full_in <= SIZE.window && whole.left == 0, "a full bucket grants its quota: {whole:?}");
+}
+
+/// Takes tokens, and retries on a busy machine. Returns the number of attempts that timed out too.
+async fn take_with_retry(redis: &Client, key: &str, tokens: u32) -> (Taken, usize) {
     let (mut taken, mut late) = (None, 0);
     eventually("a response of Redis", Duration::from_secs(20), async || {
-        match take_token(redis, key).await {
+        match take_tokens(redis, key, tokens).await {
             Ok(response) => taken = Some(response),
             // With an open circuit breaker the client sent nothing.
             Err(Broken(reason)) => late += usize::from(!reason.contains("circuit breaker open")),
@@ -189,6 +209,6 @@ async fn take_with_retry(redis: &Client, key: &str) -> (Taken, usize) {
 /// A window so long that no token is refilled during a test.
 const SIZE: Size = Size { quota: 120, window: Duration::from_secs(24 * 3600) };
 
-async fn take_token(redis: &Client, key: &str) -> Result<Taken, Broken> {
-    bucket::take_tokens(redis, key, SIZE, 1).await
+async fn take_tokens(redis: &Client, key: &str, tokens: u32) -> Result<Taken, Broken> {
+    bucket::take_tokens(redis, key, SIZE, tokens).await
 }

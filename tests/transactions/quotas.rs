@@ -92,22 +92,48 @@ async fn without_signatures_each_address_has_its_own_quota() {
     assert_eq!(send(system.get("/v1/transactions/t-1-0")).await.status, 200);
 }
 
+/// Sends a batch of new webhooks.
+async fn post_batch(system: &System, from: u32, rows: u32) -> HttpResponse {
+    let rows: Vec<_> = (from..from + rows).map(|n| webhook(&format!("t-{n}"))).collect();
+    let request = system.request(reqwest::Method::POST, &format!("{WEBHOOKS}/batch"));
+    send(request.header("content-type", "application/json").body(json!(rows).to_string())).await
+}
+
 #[tokio::test]
 async fn a_batch_counts_as_its_rows() {
     let system = System::start(&[("WEBHOOK_QUOTA", "10/1h")]).await;
-    let post = async |from: u32, rows: u32| {
-        let rows: Vec<_> = (from..from + rows).map(|n| webhook(&format!("t-{n}"))).collect();
-        let request = system.request(reqwest::Method::POST, &format!("{WEBHOOKS}/batch"));
-        send(request.header("content-type", "application/json").body(json!(rows).to_string())).await
-    };
+    let post = async |from, rows| post_batch(&system, from, rows).await;
     assert_eq!(post(0, 6).await.status, 200);
     let refused = post(6, 5).await;
     refused.assert_problem(429, "four are left");
     assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds <= 360), "{refused:?}");
     assert_eq!(post(6, 4).await.status, 200);
     assert_eq!(post(10, 1).await.status, 429);
-    post(20, 11).await.assert_problem(413, "more than the whole quota");
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 10);
+}
+
+/// `rate_limit::a_redis_bucket_refuses_more_than_its_quota_until_it_is_full` tests the same of the buckets in Redis.
+#[tokio::test]
+async fn a_batch_larger_than_the_quota_must_be_split() {
+    let system = System::start(&[("WEBHOOK_QUOTA", "3/3h")]).await;
+    let refused = async |rows: u32| {
+        let refused = post_batch(&system, 0, rows).await;
+        let detail = refused.assert_problem(429, "more than the quota")["detail"].clone();
+        let split = format!("The batch has {rows} rows and the quota allows at most 3 at once, so it must be split.");
+        assert_eq!(detail, split);
+        assert_eq!(refused.header("ratelimit-policy"), "\"webhooks\";q=3;w=10800");
+        let seconds = refused.header("retry-after").parse::<u32>().expect("seconds");
+        (seconds, refused.header("ratelimit").to_owned())
+    };
+    assert_eq!(refused(4).await, (1, "\"webhooks\";r=3;t=1".into()), "the whole quota is free");
+    assert_eq!(post_batch(&system, 0, 1).await.status, 200);
+    let (seconds, state) = refused(1000).await;
+    assert!((1..=3600).contains(&seconds), "the one that is missing refills in an hour: {seconds}");
+    assert_eq!(state, format!("\"webhooks\";r=2;t={seconds}"));
+    assert_eq!(post_batch(&system, 1, 2).await.status, 200, "a refused batch uses up nothing");
+    let (seconds, _) = refused(4).await;
+    assert!((3601..=10_800).contains(&seconds), "all three are missing: {seconds}");
+    assert_eq!(system.count("SELECT count(*) FROM transactions").await, 3);
 }
 
 #[tokio::test]

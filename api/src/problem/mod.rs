@@ -123,6 +123,12 @@ impl Problem {
         self
     }
 
+    /// Replaces the sentence for the client.
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.0.detail = Detail::Text(detail.into());
+        self
+    }
+
     /// Adds a header to the response.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));

@@ -82,13 +82,14 @@ impl Limit {
         self.acquire_many(key, 1).await
     }
 
-    /// Takes this number of tokens, or none. There must not be more than [`Self::size`].
+    /// Takes this number of tokens, or none. More than [`Self::size`] are never granted.
     ///
     /// # Errors
-    /// 429 when the bucket has fewer.
+    /// 429 when the bucket has fewer. `Retry-After` is the time until it has as many, or until it is full.
     pub async fn acquire_many(&self, key: impl LimitKey, tokens: u32) -> Result<(), Problem> {
         let taken = self.acquire_for_digest(limit_key::digest(&key), tokens).await;
-        let seconds = whole_seconds(if taken.granted && taken.left > 0 { taken.full_in } else { taken.next_in });
+        let until_full = tokens > self.size() || taken.granted && taken.left > 0;
+        let seconds = whole_seconds(if until_full { taken.full_in } else { taken.next_in });
         let Policy { name, quota, window } = self.policy;
         let policy = format!("\"{name}\";q={quota};w={}", window.as_secs());
         let state = format!("\"{name}\";r={};t={seconds}", taken.left);
@@ -151,6 +152,23 @@ mod tests {
         assert_eq!(response.header("retry-after"), Some("10"));
         assert_eq!(response.header("ratelimit-policy"), Some("\"login\";q=6;w=60"));
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=0;t=10"));
+    }
+
+    #[tokio::test]
+    async fn more_tokens_than_the_quota_are_refused_until_the_bucket_is_full() {
+        let limit = limit();
+        let refusal = async || {
+            let (problem, limits) = with_limit_headers(limit.acquire_many("ada", 7)).await;
+            let mut response = problem.expect_err("more than the quota").as_response();
+            limits.add_to(&mut response);
+            let header = |name: &str| response.header(name).unwrap_or_default().to_owned();
+            (response.status().as_u16(), header("retry-after"), header("ratelimit"))
+        };
+        assert_eq!(refusal().await, (429, "1".into(), "\"login\";r=6;t=1".into()), "full: waiting does not help");
+        limit.acquire_many("ada", 2).await.expect("two tokens");
+        assert_eq!(refusal().await, (429, "20".into(), "\"login\";r=4;t=20".into()));
+        limit.acquire_many("ada", 4).await.expect("a refusal costs no token");
+        assert_eq!(refusal().await, (429, "60".into(), "\"login\";r=0;t=60".into()));
     }
 
     #[tokio::test]

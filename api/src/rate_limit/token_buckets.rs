@@ -139,6 +139,20 @@ mod tests {
     }
 
     #[test]
+    fn more_tokens_than_the_quota_are_refused_with_the_time_until_the_bucket_is_full() {
+        let buckets = buckets();
+        let acquire = |tokens, seconds| {
+            let taken = buckets.acquire_at("ada", tokens, Duration::from_secs(seconds));
+            (taken.granted, taken.left, taken.full_in.as_secs())
+        };
+        assert_eq!(acquire(7, 5), (false, 6, 0));
+        assert_eq!(acquire(4, 5), (true, 2, 40));
+        assert_eq!(acquire(u32::MAX, 5), (false, 2, 40));
+        assert_eq!(acquire(6, 44), (false, 5, 1));
+        assert_eq!(acquire(6, 45), (true, 0, 60), "the whole quota, at the time of the refusal");
+    }
+
+    #[test]
     fn keys_have_separate_buckets() {
         let buckets = buckets();
         let now = Duration::from_secs(1);

@@ -81,6 +81,9 @@ impl BatchApi {
     /// signed as a whole, in the way of a single webhook. Each row is recorded, or not, by itself, and has a verdict of its
     /// own. Of several rows with one id the first counts; the others are repetitions of it. A conflict is always a 409
     /// here. After a 503 send the same body again: what was recorded before is then `replayed`.
+    ///
+    /// If the operator has set a quota for each sender, a batch counts as its rows, and a batch above it is a 429 as a whole. A
+    /// batch with more rows than the whole quota must be split; `detail` says so, with both numbers.
     #[oai(
         path = "/v1/webhooks/transactions/batch",
         method = "post",

@@ -57,17 +57,19 @@ impl Senders {
     /// Counts `webhooks` of a sender, all or none.
     ///
     /// # Errors
-    /// 429 if the sender has too little left of its quota, 413 if its whole quota is smaller.
+    /// 429 if the sender has too little left of its quota, or if its whole quota is smaller.
     pub(super) async fn check_quota(&self, sender: &Sender, webhooks: u32) -> Result<(), Problem> {
-        match &self.quota {
-            Some(quota) if webhooks > quota.size() => {
-                let size = quota.size();
-                let detail = format!("The quota is {size} webhooks: send batches of at most so many.");
-                Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        let Some(quota) = &self.quota else { return Ok(()) };
+        let size = quota.size();
+        quota.acquire_many(sender, webhooks).await.map_err(|problem| {
+            if webhooks <= size {
+                return problem;
             }
-            Some(quota) => quota.acquire_many(sender, webhooks).await,
-            None => Ok(()),
-        }
+            // The usual sentence asks for a later try, which would be refused as well.
+            problem.detail(format!(
+                "The batch has {webhooks} rows and the quota allows at most {size} at once, so it must be split."
+            ))
+        })
     }
 }
 
