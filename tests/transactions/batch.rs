@@ -1,5 +1,7 @@
 //! Many webhooks in one request: a verdict for each row.
 
+use std::{collections::HashSet, time::Duration};
+
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -10,10 +12,12 @@ use super::{
     webhook,
 };
 use crate::harness::{
+    eventually,
     http::{HttpResponse, send},
     system::WEBHOOKS,
 };
 
+const SOON: Duration = Duration::from_secs(20);
 const KEY: &[u8] = b"the secret of one sender only";
 const MIB: usize = 1 << 20;
 
@@ -34,10 +38,15 @@ fn verdicts(response: &HttpResponse) -> Vec<String> {
     response.json().as_array().expect("a list").iter().map(text).collect()
 }
 
-fn with_amount(id: &str, amount: impl Into<Value>) -> Value {
-    let mut row = webhook(id);
-    row["amount"] = amount.into();
+/// The same row with another value of a field.
+fn with(row: &Value, field: &str, value: impl Into<Value>) -> Value {
+    let mut row = row.clone();
+    row[field] = value.into();
     row
+}
+
+fn with_amount(id: &str, amount: impl Into<Value>) -> Value {
+    with(&webhook(id), "amount", amount)
 }
 
 fn lines(rows: &[Value]) -> String {
@@ -113,6 +122,117 @@ async fn the_first_row_of_an_id_counts_in_a_full_batch() {
     }
     let wrong = "SELECT count(*) FROM transactions WHERE amount > 700";
     assert_eq!(system.count(wrong).await, 0, "the first payload of each id stands");
+}
+
+/// Texts and amounts at the limits of their fields, each with the amount that is stored.
+fn extremes() -> Vec<(String, String, &'static str)> {
+    // Characters of four bytes, all different: compression does not make their index entries smaller.
+    let different = |first: u32| -> String {
+        (0..255).map(|n| char::from_u32(first + 4000 * n).expect("a character")).collect()
+    };
+    vec![
+        (different(0x10000), "999999999999.999999".into(), "999999999999.999999"),
+        (different(0x10001), "0.000001".into(), "0.000001"),
+        ("\u{10FFFF}".repeat(255), "1e-6".into(), "0.000001"),
+        ("e\u{301}".repeat(127), "9.99999999999e11".into(), "999999999999"),
+        ("\u{FEFF}\u{FFFF}\u{202E}\u{1}\u{7F}\u{80}\u{2028}".into(), "0.100000".into(), "0.100000"),
+        (" ".into(), format!("1.{}", "0".repeat(70)), "1.000000"),
+        ("NULL".into(), format!("{}1", "0".repeat(70)), "1"),
+        (r#"{"a",\x00,\u0000,'$1';--"#.into(), "999999999999".into(), "999999999999"),
+    ]
+}
+
+/// Sends a signed batch whose correlation id and `traceparent` are as long as they may be.
+async fn post_with_long_headers(system: &System, rows: &[Value]) -> HttpResponse {
+    let traceparent = format!("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-{}", "x".repeat(456));
+    let (body, now) = (json!(rows).to_string(), OffsetDateTime::now_utc().unix_timestamp().to_string());
+    let request = system.request(reqwest::Method::POST, &format!("{WEBHOOKS}/batch"));
+    let request = request.header("content-type", "application/json").header("traceparent", traceparent);
+    let request = request.header("x-correlation-id", "c".repeat(128));
+    let signed = headers("m", &now, &sign(KEY, "m", &now, &body));
+    send(signed.iter().fold(request.body(body), |request, (name, value)| request.header(*name, value))).await
+}
+
+/// PostgreSQL refuses a whole statement for one text with NUL, one number beyond a constraint, or one index entry above 2,704
+/// bytes. No row and no header that validation accepts has one of them.
+#[tokio::test]
+async fn rows_at_the_limits_of_every_field_are_recorded() {
+    let secrets = format!("{}:{}", "s".repeat(64), secret(KEY));
+    let system = System::start(&[("WEBHOOK_SECRET", &secrets), ("QUEUE_FAIR_BY", "sender")]).await;
+    let row = |(n, (text, amount, _)): (usize, &(String, String, &str))| {
+        let extreme = json!({
+            "transaction_id": text, "source_account": text, "destination_account": text,
+            "amount": amount, "currency": "VES",
+        });
+        [extreme, webhook(&format!("good-{n}"))]
+    };
+    let limits = extremes();
+    let rows: Vec<Value> = limits.iter().enumerate().flat_map(row).collect();
+    let contradicting: Vec<Value> = rows.iter().map(|row| with(row, "amount", "0.000002")).collect();
+    for (rows, outcome) in [(&rows, "202 new"), (&rows, "202 replayed"), (&contradicting, "409 conflict")] {
+        let verdicts = verdicts(&post_with_long_headers(&system, rows).await);
+        assert_eq!(verdicts.len(), rows.len());
+        for (row, verdict) in rows.iter().zip(verdicts) {
+            assert!(verdict.ends_with(outcome), "{row}: {verdict}");
+        }
+    }
+
+    let query = "SELECT transaction_id, source_account, destination_account, amount::text FROM transactions";
+    let stored: Vec<(String, String, String, String)> =
+        sqlx::query_as(query).fetch_all(&system.database.pool().await).await.expect("the rows");
+    let stored: HashSet<_> = stored.into_iter().collect();
+    for (text, _, amount) in limits {
+        assert!(stored.contains(&(text.clone(), text.clone(), text.clone(), amount.to_owned())), "{text:?} {amount}");
+    }
+    let all = i64::try_from(rows.len()).expect("a number");
+    for table in ["transactions WHERE length(sender) = 64 AND length(correlation_id) = 128", "webhook_conflicts"] {
+        assert_eq!(system.count(&format!("SELECT count(*) FROM {table}")).await, all, "{table}");
+    }
+    let jobs = "apalis.jobs WHERE fair_key IS NOT NULL AND length(metadata -> 'traceparent') = 512";
+    assert_eq!(system.count(&format!("SELECT count(*) FROM {jobs}")).await, all);
+    let replays = "SELECT count(*) FROM webhook_replays";
+    eventually("replays are counted", SOON, async || system.count(replays).await == all).await;
+    let listed = send(system.get("/v1/transactions?limit=100")).await;
+    assert_ok(&listed, 200, "a list");
+    assert_eq!(listed.json().as_array().map(Vec::len), Some(rows.len()));
+}
+
+/// A constraint of another program refuses what validation accepts.
+#[tokio::test]
+async fn a_row_that_the_database_refuses_affects_no_other() {
+    const REFUSED: [usize; 4] = [0, 77, 78, 199];
+    let system = System::start(&[]).await;
+    let constraint = "ALTER TABLE transactions ADD CONSTRAINT refuse CHECK (source_account <> 'refused')";
+    sqlx::query(constraint).execute(&system.database.pool().await).await.expect("a constraint");
+    let mut rows: Vec<Value> = (0..200).map(|n| webhook(&format!("t-{n}"))).collect();
+    for n in REFUSED {
+        rows[n] = with(&rows[n], "source_account", "refused");
+    }
+    rows[100] = with_amount("t-100", -1);
+    rows[150] = webhook("t-77");
+    rows[198] = with_amount("t-1", 7);
+    for good in ["202 new", "202 replayed"] {
+        let response = system.send_batch("application/json", json!(rows).to_string()).await;
+        assert!(!response.text.contains("constraint"), "{}", response.text);
+        for (n, verdict) in verdicts(&response).iter().enumerate() {
+            let expected = match n {
+                _ if REFUSED.contains(&n) => "500 refused",
+                100 => "422 invalid",
+                198 => "409 conflict",
+                _ => good,
+            };
+            assert!(verdict.ends_with(expected), "row {n}: {verdict}");
+        }
+        // All but the refused, the invalid and the contradicting ones.
+        assert_eq!(system.count("SELECT count(*) FROM transactions").await, 194);
+        assert_eq!(system.count("SELECT count(*) FROM apalis.jobs").await, 194);
+    }
+    let logged = "the database refused rows of a batch";
+    eventually("the cause is logged", SOON, async || system.api.process.log().contains(logged)).await;
+
+    let response = system.send_batch("application/json", json!([rows[0], rows[77]]).to_string()).await;
+    let problem = response.assert_problem(500, "all are refused");
+    assert!(!problem.to_string().contains("constraint"), "{problem}");
 }
 
 #[tokio::test]

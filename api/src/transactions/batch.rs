@@ -30,7 +30,7 @@ struct Verdict {
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction_id: Option<String>,
-    /// 202: recorded, now or before. 409: another payload is recorded, and stands. 422: not recorded.
+    /// 202: recorded, now or before. 409: another payload is recorded, and stands. 422 and 500: not recorded.
     status: u16,
     outcome: RowOutcome,
     /// The fields that differ from the recorded payload; only of a conflict.
@@ -55,6 +55,8 @@ enum RowOutcome {
     Conflict,
     /// Not a valid transaction.
     Invalid,
+    /// Valid, but refused by the database. The log has the cause, and sending it again does not help.
+    Refused,
 }
 
 /// The errors of a row.
@@ -147,6 +149,7 @@ impl Verdict {
             IngestedRow::Conflict(fields) => {
                 (409, RowOutcome::Conflict, Some(fields.into_iter().map(str::to_owned).collect()))
             }
+            IngestedRow::Refused => (500, RowOutcome::Refused, None),
         };
         Self { transaction_id: Some(transaction_id), status, outcome, fields, errors: None }
     }

@@ -63,22 +63,56 @@ impl Recorder {
     /// Records batches, each in a commit of its own. Returns the results of each batch, one per row, in order.
     ///
     /// # Errors
-    /// When a batch is not known to be recorded as a whole.
+    /// When a batch is not known to be recorded as a whole, or the database refuses all of its rows.
     pub(super) async fn ingest_batches(self, batches: Vec<Arc<Vec<Webhook>>>) -> Result<Vec<Vec<RowResult>>, Error> {
         let mut results = Vec::with_capacity(batches.len());
         for rows in batches {
             let rows: Vec<&Webhook> = rows.iter().collect();
-            let recorded = self.record(&rows).await?;
-            let result = |(webhook, recorded): (&Webhook, Result<Recorded, Error>)| -> Result<RowResult, Error> {
-                Ok(match recorded? {
-                    Recorded::New(_) => (IngestedRow::New, None),
-                    Recorded::Known(transaction) => match conflict(&transaction, webhook) {
-                        Some(conflict) => (IngestedRow::Conflict(conflict.fields.clone()), Some(conflict)),
-                        None => (IngestedRow::Replayed, None),
-                    },
-                })
-            };
-            results.push(rows.into_iter().zip(recorded).map(result).collect::<Result<Vec<RowResult>, Error>>()?);
+            results.push(self.ingest_rows(&rows).await?);
+        }
+        Ok(results)
+    }
+
+    /// Records the rows of one batch in one commit. If the database refuses a row, it refuses the whole statement: the rows
+    /// are then recorded in halves until that row is alone, as `queue::batch` does with single webhooks.
+    ///
+    /// In a database in UTF-8, validation lets no such row through, as `rows_at_the_limits_of_every_field_are_recorded` tests.
+    /// Other encodings cannot store every text, and other programs may add constraints and triggers.
+    async fn ingest_rows(&self, rows: &[&Webhook]) -> Result<Vec<RowResult>, Error> {
+        let (mut results, mut parts) = (Vec::with_capacity(rows.len()), vec![rows]);
+        let (mut refused, mut first_refusal) = (0, None);
+        while let Some(part) = parts.pop() {
+            match self.record(part).await {
+                Ok(recorded) => {
+                    for (webhook, recorded) in part.iter().zip(recorded) {
+                        results.push(row_result(webhook, recorded?));
+                    }
+                }
+                Err(Error::Internal(_)) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    // The first half is written next.
+                    parts.extend([second, first]);
+                }
+                Err(Error::Internal(error)) => {
+                    results.extend(part.iter().map(|_| (IngestedRow::Refused, None)));
+                    refused += part.len();
+                    first_refusal = first_refusal.or(part.first().map(|webhook| (*webhook, error)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some((webhook, error)) = first_refusal {
+            if refused == rows.len() {
+                // The fault is in the database rather than in the rows.
+                return Err(Error::Internal(error));
+            }
+            tracing::error!(
+                transaction_id = webhook.new.transaction_id,
+                correlation_id = webhook.origin.correlation_id,
+                refused,
+                error,
+                "the database refused rows of a batch; this is the first one",
+            );
         }
         Ok(results)
     }
@@ -122,6 +156,17 @@ impl Recorder {
             },
         };
         Ok(webhooks.iter().zip(inserted).map(result).collect())
+    }
+}
+
+/// The result for a row of a batch that is recorded.
+fn row_result(webhook: &Webhook, recorded: Recorded) -> RowResult {
+    match recorded {
+        Recorded::New(_) => (IngestedRow::New, None),
+        Recorded::Known(transaction) => match conflict(&transaction, webhook) {
+            Some(conflict) => (IngestedRow::Conflict(conflict.fields.clone()), Some(conflict)),
+            None => (IngestedRow::Replayed, None),
+        },
     }
 }
 

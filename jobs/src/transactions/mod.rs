@@ -203,12 +203,13 @@ impl Transactions {
         Ok(ingested)
     }
 
-    /// Records many transactions as [`Self::ingest`] does, in one commit. Returns one result for each, in their order. Of
-    /// several with one id the first counts; the others are repetitions of it. It waits for its turn, so that batches delay
-    /// single webhooks little.
+    /// Records many transactions as [`Self::ingest`] does, in one commit unless the database refuses one of them. Returns one
+    /// result for each, in their order. Of several with one id the first counts; the others are repetitions of it. It waits
+    /// for its turn, so that batches delay single webhooks little.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available. Then all can be sent again, also if they are recorded.
+    /// [`Error::Internal`] when it refuses all of them.
     pub async fn ingest_all(
         &self,
         all: Vec<NewTransaction>,

@@ -79,6 +79,8 @@ pub enum IngestedRow {
     Replayed,
     /// The id was recorded before with other values in these fields; the first payload stands.
     Conflict(Vec<&'static str>),
+    /// The database refused this row alone. It is not recorded, and a repetition does not help.
+    Refused,
 }
 
 impl Transaction {
