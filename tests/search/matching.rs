@@ -200,3 +200,27 @@ async fn the_exact_title_ranks_first_among_many_hits() {
     let found = jobs::items::search::Search::search(&postgres, "kettle", 2).await.expect("hits");
     assert_eq!((found.total, &*found.hits[0].document.title), (5000, "kettle"));
 }
+
+/// Titles, descriptions and prefixes are counted together, each document once, up to the limit of the total.
+#[tokio::test]
+async fn the_total_counts_all_groups_up_to_its_limit() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let postgres = Postgres::new(pool.clone().into());
+    for (id, title, description) in [(1, "kettle", None), (2, "pot", Some("a kettle")), (3, "kettledrum", None)] {
+        let written = document(id, 1, title, description);
+        jobs::items::search::Search::upsert(&postgres, written).await.expect("a put");
+    }
+    let copy = "INSERT INTO item_documents (item_id, version, removed, title, description, owner_id, created_at,
+                                            updated_at, words, title_key, analysed)
+                SELECT item_id + 3 * n, version, removed, title || n, description, owner_id, created_at,
+                       updated_at, words, title_key || n, analysed
+                FROM generate_series($1, $2) AS n, item_documents WHERE item_id <= 3";
+    // The last group of 2,000 is cut: 2,000 titles, 2,000 descriptions, and 1,000 of the prefixes.
+    for (first, last, total) in [(1, 999, 3_000), (1_000, 1_999, 5_000)] {
+        sqlx::query(copy).bind(first).bind(last).execute(&pool).await.expect("copies");
+        let found = jobs::items::search::Search::search(&postgres, "kettle", 3).await.expect("hits");
+        let ids: Vec<i64> = found.hits.iter().map(|hit| hit.document.id).collect();
+        assert_eq!((found.total, ids), (total, vec![1, 4, 7]), "{last} copies");
+    }
+}
