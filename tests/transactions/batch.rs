@@ -127,9 +127,8 @@ async fn the_first_row_of_an_id_counts_in_a_full_batch() {
 /// Texts and amounts at the limits of their fields, each with the amount that is stored.
 fn extremes() -> Vec<(String, String, &'static str)> {
     // Characters of four bytes, all different: compression does not make their index entries smaller.
-    let different = |first: u32| -> String {
-        (0..255).map(|n| char::from_u32(first + 4000 * n).expect("a character")).collect()
-    };
+    let different =
+        |first: u32| -> String { (0..255).map(|n| char::from_u32(first + 4000 * n).expect("a character")).collect() };
     vec![
         (different(0x10000), "999999999999.999999".into(), "999999999999.999999"),
         (different(0x10001), "0.000001".into(), "0.000001"),

@@ -135,7 +135,13 @@ impl Own {
     fn may_begin(&self, running: &Running, now: Instant) -> bool {
         let is_slow = self.is_failing || self.oldest(now) >= SLOW;
         let calls = running.begun.len();
-        let most = if calls >= SHARED { share(calls) } else if is_slow { INITIAL } else { self.window };
+        let most = if calls >= SHARED {
+            share(calls)
+        } else if is_slow {
+            INITIAL
+        } else {
+            self.window
+        };
         self.begun.len() < most && !(is_slow && running.slow(now) >= SLOW_CALLS)
     }
 
