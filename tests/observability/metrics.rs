@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io::Write,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -245,35 +245,6 @@ async fn waiting_for_a_database_session_is_measured() {
     let (statuses, ()) = tokio::join!(calls, release);
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     assert!(long_waits().await - before >= (CALLERS - 12) as f64, "{} of {before}", long_waits().await);
-}
-
-/// A worker has seven queues. Looking for the lost claims of each of them would cost 14 statements every four leases.
-#[tokio::test]
-async fn an_idle_worker_looks_for_lost_claims_of_all_queues_in_one_statement() {
-    /// Four looks.
-    const MEASURED: Duration = Duration::from_secs(8);
-    /// More than the worker sends at its start, some of which may come late.
-    const START: f64 = 30.0;
-    let (heartbeat, lease) = (0.25, 0.5);
-    let system = MonitoredSystem::start(&[
-        ("QUEUE_HEARTBEAT_SECONDS", "0.25"),
-        ("QUEUE_LEASE_SECONDS", "0.5"),
-        // Nothing else comes meanwhile.
-        ("QUEUE_POLL_SECONDS", "60"),
-        ("CRYPTO_FETCH_CRON", "0 0 0 1 1 *"),
-    ])
-    .await;
-    let statements = async || {
-        let [_, worker] = system.metrics().await;
-        value(&worker, "millrace_db_statements_total{pool=\"queue\"}").expect("a counter")
-    };
-    let (begun, before) = (Instant::now(), statements().await);
-    tokio::time::sleep(MEASURED).await;
-    let sent = statements().await - before;
-    let seconds = begun.elapsed().as_secs_f64();
-    // Requests to cancel are read with each heartbeat.
-    let most = seconds / heartbeat + seconds / (4.0 * lease) + START;
-    assert!(sent <= most, "{sent} statements in {seconds} s, more than {most}");
 }
 
 #[tokio::test]
