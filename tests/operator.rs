@@ -11,6 +11,7 @@ use crate::harness::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
+const REASON: [&str; 2] = ["--reason", "the processor is back"];
 
 /// Runs a command. Returns whether it succeeded, and its output.
 async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, String) {
@@ -53,7 +54,7 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     assert_eq!((&listed[0]["id"], &listed[0]["state"]), (&Value::from("second"), &Value::from("waiting")));
     assert_eq!(run_json(&database, &["jobs", "show", &first]).await["why"], "no live worker runs its queue");
 
-    let cancelled = run_json(&database, &["jobs", "cancel", &first, &second]).await;
+    let cancelled = run_json(&database, &[&["jobs", "cancel", &first, &second][..], &REASON].concat()).await;
     assert_eq!(cancelled[1]["result"], "cancelled");
     for job in [&first, &second] {
         assert_eq!(status(&pool, job).await, ("FAILED".into(), Some("cancelled by operator".into())), "{job}");
@@ -61,13 +62,19 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     }
     let listed = run_json(&database, &["jobs", "list", "--state", "cancelled"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
-    let (succeeded, log) = run(&database, &["jobs", "cancel", &first, "nobody"]).await;
+    let (succeeded, log) = run(&database, &[&["jobs", "cancel", &first, "nobody"][..], &REASON].concat()).await;
     assert!(!succeeded && log.contains("already ended") && log.contains("not found"), "{log}");
 
     let filter = ["jobs", "replay", "--queue", "process_transaction"];
-    assert_eq!(run_json(&database, &filter).await, Value::Array(Vec::new()), "a filter replays no cancelled jobs");
+    let all = [&filter[..], &REASON].concat();
+    assert_eq!(run_json(&database, &all).await, Value::Array(Vec::new()), "a filter replays no cancelled jobs");
     assert_eq!(run_json(&database, &["jobs", "replay", &first, "--dry-run"]).await[0]["result"], "would be replayed");
-    assert_eq!(run_json(&database, &["jobs", "replay", &first]).await[0]["result"], "replayed");
+    let replay_first = [&["jobs", "replay", &first][..], &REASON].concat();
+    assert_eq!(run_json(&database, &replay_first).await[0]["result"], "replayed");
+    let audit = run_json(&database, &["audit", "--target", &first]).await;
+    let recorded: Vec<_> = audit.as_array().unwrap().iter().map(|act| (&act["action"], &act["reason"])).collect();
+    let reason = Value::from(REASON[1]);
+    assert_eq!(recorded, [(&"replay".into(), &reason), (&"cancel".into(), &reason)]);
     assert_eq!(status(&pool, &first).await, ("PROCESSING".into(), None), "the transaction is replayed with its job");
     assert_eq!(status(&pool, &second).await.0, "FAILED", "the other transaction is unchanged");
     // A job that died of an error is found by it.
@@ -78,9 +85,9 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     let dry_run = run_json(&database, &[&filter[..], &["--dry-run"]].concat()).await;
     assert_eq!((dry_run.as_array().unwrap().len(), &dry_run[0]["result"]), (1, &Value::from("would be replayed")));
     assert_eq!(status(&pool, &second).await.0, "FAILED", "a dry run changes nothing");
-    let replayed = run_json(&database, &filter).await;
+    let replayed = run_json(&database, &[&filter[..], &REASON].concat()).await;
     assert_eq!((replayed.as_array().unwrap().len(), &replayed[0]["id"]), (1, &Value::from(&*second)));
-    let (succeeded, log) = run(&database, &["jobs", "replay", &first]).await;
+    let (succeeded, log) = run(&database, &replay_first).await;
     assert!(!succeeded && log.contains("not dead"), "{log}");
 
     let _worker = start_worker(&database.url, &[]).await;
@@ -108,9 +115,10 @@ async fn a_queue_is_paused_and_resumed() {
     assert!(lines[0].starts_with("QUEUE"), "{table}");
     let line = lines.iter().find(|line| line.starts_with(queue)).unwrap_or_else(|| panic!("no line: {table}"));
     assert!(line.contains("paused by ") && line.ends_with(": the processor is down"), "{table}");
-    assert!(run_json(&database, &["queues", "resume", queue]).await[0]["reason"].is_null());
+    let resume = [&["queues", "resume", queue][..], &REASON].concat();
+    assert!(run_json(&database, &resume).await[0]["reason"].is_null());
     eventually("the transaction is processed", SOON, async || status(&pool, &job).await.0 == "PROCESSED").await;
-    let (succeeded, log) = run(&database, &["queues", "resume", queue]).await;
+    let (succeeded, log) = run(&database, &resume).await;
     assert!(!succeeded && log.contains("was not paused"), "{log}");
     drop(worker);
 }
@@ -128,8 +136,8 @@ async fn an_interrupted_replay_prints_its_progress() {
     sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&pool).await.unwrap();
     let mut before = 0;
     for json in [false, true] {
-        let arguments = ["jobs", "replay", "--queue", "another", "--json"];
-        let arguments = if json { &arguments[..] } else { &arguments[..4] };
+        let arguments = ["jobs", "replay", "--queue", "another", "--reason", "r", "--json"];
+        let arguments = if json { &arguments[..] } else { &arguments[..6] };
         let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url)]);
         process.wait_for_line(if json { "\"replayed\"}" } else { "  replayed" }).await;
         process.signal(nix::sys::signal::Signal::SIGINT);
@@ -158,14 +166,14 @@ async fn the_third_replay_of_a_job_needs_a_confirmation() {
     let replay = async |more: &[&str]| {
         let killed = "UPDATE apalis.jobs SET status = 'Killed', done_at = now()";
         sqlx::query(killed).execute(&pool).await.unwrap();
-        run(&database, &[&["jobs", "replay", &*job][..], more].concat()).await
+        run(&database, &[&["jobs", "replay", &*job][..], &REASON, more].concat()).await
     };
     assert!(replay(&[]).await.0 && replay(&[]).await.0);
     for more in [&[][..], &["--dry-run"]] {
         let (succeeded, log) = replay(more).await;
         assert!(!succeeded && log.contains("add --include-replayed"), "{log}");
     }
-    assert!(replay(&["--include-replayed", "--reason", "the processor is back"]).await.0);
+    assert!(replay(&["--include-replayed"]).await.0);
     let shown = run_json(&database, &["jobs", "show", &job]).await;
     let events = shown["events"].as_array().unwrap();
     let replayed: Vec<&Value> = events.iter().filter(|event| event["event"] == "replayed").collect();

@@ -74,7 +74,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<bo
 }
 
 async fn enable(callbacks: &Callbacks, name: &str, reason: &str) -> Result<()> {
-    match callbacks.enable(name, &order(Some(reason))?).await? {
+    match callbacks.enable(name, &order(reason)?).await? {
         Enabled::Enabled => Ok(()),
         Enabled::NotDisabled => bail!("{} is not disabled", label(name)),
         Enabled::Unknown => bail!("there is no destination {name:?}; `millrace callbacks` lists them"),
@@ -82,7 +82,7 @@ async fn enable(callbacks: &Callbacks, name: &str, reason: &str) -> Result<()> {
 }
 
 async fn test(callbacks: &Callbacks, name: &str, json: bool) -> Result<bool> {
-    let message = match callbacks.test(name, OffsetDateTime::now_utc(), &order(Some("a test message"))?).await? {
+    let message = match callbacks.test(name, OffsetDateTime::now_utc(), &order("a test message")?).await? {
         Tested::Sent(message) => message,
         Tested::Unknown => bail!("there is no destination {name:?}; `millrace callbacks` lists them"),
         Tested::NotConfigured => bail!("CALLBACK_URL is not set: there is no destination"),

@@ -58,7 +58,7 @@ pub(crate) fn configuration() -> Result<(app::Config, Database)> {
 ///
 /// # Errors
 /// When the reason or the name is empty or too long.
-pub(crate) fn order(reason: Option<&str>) -> Result<Order> {
+pub(crate) fn order(reason: &str) -> Result<Order> {
     let actor = std::env::var("MILLRACE_ACTOR").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
         let user = user.map_or_else(|| "unknown".into(), |user| user.name);
@@ -66,7 +66,7 @@ pub(crate) fn order(reason: Option<&str>) -> Result<Order> {
             nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
         format!("{user}@{host}")
     });
-    Order::new(&actor, Via::Cli, reason.unwrap_or("not given")).map_err(anyhow::Error::msg)
+    Order::new(&actor, Via::Cli, reason).map_err(anyhow::Error::msg)
 }
 
 /// Reads `--reason`.

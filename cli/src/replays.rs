@@ -104,7 +104,7 @@ async fn find(operator: &Operator, id: Uuid) -> Result<Replay> {
 }
 
 async fn apply(operator: &Operator, Change { id, reason }: Change, change: ReplayChange) -> Result<Replay> {
-    let is_changed = operator.change_replay(id, change, &order(Some(&reason))?).await?;
+    let is_changed = operator.change_replay(id, change, &order(&reason)?).await?;
     let replay = find(operator, id).await?;
     if !is_changed {
         let allowed = match change {

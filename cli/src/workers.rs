@@ -84,7 +84,7 @@ pub(crate) async fn program(Arguments { command, watch: watched, json }: Argumen
             print(&(describe(&info, screen) + "\n" + &jobs(&held, screen)))
         }
         Some(Command::Drain { worker, reason }) => {
-            let is_known = operator.drain_worker(&worker, &order(Some(&reason))?).await?;
+            let is_known = operator.drain_worker(&worker, &order(&reason)?).await?;
             ensure!(is_known, "there is no worker {worker:?}; `millrace workers` lists them");
             let info = find(&operator, &worker).await?;
             if json {

@@ -366,12 +366,13 @@ async fn jobs_are_listed_in_the_named_columns_and_cancelled_by_a_filter() {
     assert!(none.starts_with("ID ") && !none.contains(&job), "{none}");
     let wrong = run(&database, &["jobs", "list", "--older-than", "1w"]).await;
     assert!(wrong.status == Some(2) && wrong.text.contains("must be a duration such as 30m"), "{}", wrong.text);
-    let wrong = run(&database, &["jobs", "cancel", &job, "--key", "k"]).await;
+    let wrong = run(&database, &["jobs", "cancel", &job, "--key", "k", "--dry-run"]).await;
     assert!(wrong.status == Some(1) && wrong.text.contains("a condition needs --queue"), "{}", wrong.text);
-    assert_eq!(json(&database, &cancel).await[0]["result"], "cancelled");
+    assert_eq!(json(&database, &[&cancel[..], &REASON].concat()).await[0]["result"], "cancelled");
     assert_eq!(json(&database, &["jobs", "list", "--state", "waiting"]).await, Value::Array(Vec::new()));
     let recorded = json(&database, &["audit", "--target", QUEUE]).await;
     assert_eq!((&recorded[0]["action"], &recorded[0]["count"]), (&"cancel".into(), &1.into()));
+    assert_eq!(recorded[0]["reason"], REASON[1]);
 }
 
 #[tokio::test]
@@ -383,6 +384,9 @@ async fn wrong_options_are_named_with_what_would_be_right() {
         (&[&replay[..], &["--stop-if-dead", "120%"]].concat(), "must be a share from 0% to 100%, such as 20%"),
         (&[&replay[..], &["--limit", "0"]].concat(), "0 is not in 1.."),
         (&["dead", "replay", "--queue", "q"], "--reason"),
+        (&["jobs", "cancel", "x"], "--reason"),
+        (&["jobs", "replay", "x"], "--reason"),
+        (&["queues", "resume", "q"], "--reason"),
         (&["queues", "pause", "q", "--reason", " "], "reason must not be empty"),
         (&["queues", "pause", "q", "--reason", "r", "--until", "soon"], "must be a time such as"),
         (&["replays", "stop", "17", "--reason", "r"], "<ID>"),

@@ -191,7 +191,7 @@ async fn why_is_right_in_staged_situations() {
     .await;
     let explained = why(&operator, &dead).await;
     assert_eq!(explained.verdict, "it is a dead letter: rejected");
-    assert_eq!(explained.checks.last().unwrap().fix, Some(format!("millrace jobs replay {dead}")));
+    assert_eq!(explained.checks.last().unwrap().fix, Some(format!("millrace jobs replay {dead} --reason '…'")));
     operator.cancel(&later, &order()).await.unwrap();
     assert_eq!(verdict(&later).await, "an operator cancelled it");
     worker.stop().await;

@@ -162,7 +162,7 @@ async fn cancelling_the_job_withdraws_an_unsent_submission() {
                VALUES ('01JDCANCELLED0000000000000', 'reconcile_rate', convert_to($1, 'UTF8'), 'Pending', now() + interval '1 hour', 0)";
     sqlx::query(job).bind(json!({ "id": id }).to_string()).execute(&harness.pool).await.expect("a job");
     let cancelled = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"))
-        .args(["jobs", "cancel", "01JDCANCELLED0000000000000"])
+        .args(["jobs", "cancel", "01JDCANCELLED0000000000000", "--reason", "it was never sent"])
         .env_clear()
         .envs([("DATABASE_URL", &*harness.system.database.url), ("STORAGE_BACKEND", "smart_contract")])
         .envs([("CHAIN_RPC_URL", &*proxy.url), ("CONTRACT_ADDRESS", &*harness.contract)])

@@ -53,7 +53,8 @@ pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -
         }
         return Ok(true);
     }
-    let discarded = operator.discard_dead(&selection, limit, &order(reason.as_deref())?).await?;
+    let order = order(reason.as_deref().unwrap_or_default())?;
+    let discarded = operator.discard_dead(&selection, limit, &order).await?;
     if json {
         print_json(&json!({ "discarded": discarded }))?;
     } else {

@@ -69,7 +69,7 @@ pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -
         }
         return Ok(true);
     }
-    let replay = match operator.start_replay(&selection, pace, &order(reason.as_deref())?).await? {
+    let replay = match operator.start_replay(&selection, pace, &order(reason.as_deref().unwrap_or_default())?).await? {
         StartedReplay::Started(replay) => *replay,
         StartedReplay::ReplayedBefore(count) => bail!(
             "{count} of the selected jobs were already replayed twice or more; add --include-replayed to replay them again"

@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     dry_run: bool,
     /// The reason, shown to other operators
-    #[arg(long, value_parser = parse_reason)]
+    #[arg(long, required_unless_present = "dry_run", value_parser = parse_reason)]
     reason: Option<String>,
 }
 
@@ -51,34 +51,34 @@ fn parse_live_state(text: &str) -> Result<State, &'static str> {
 /// When the database cannot be used, or some jobs could not be cancelled.
 pub(super) async fn cancel(operator: &Operator, arguments: Arguments, json: bool) -> Result<()> {
     let Arguments { ids, queue, state, filter, limit, dry_run, reason } = arguments;
-    let order = order(reason.as_deref())?;
+    let order = if dry_run { None } else { Some(order(reason.as_deref().unwrap_or_default())?) };
     let filter = filter.filter(queue, Some(state), None);
     if filter.queue.is_none() {
         ensure!(filter.parameters().len() == 1, "a condition needs --queue, and no ids");
-        return cancel_each(operator, &ids, dry_run, &order, json).await;
+        return cancel_each(operator, &ids, order.as_ref(), json).await;
     }
     let selected = operator.select_live(&filter, None).await?;
-    if dry_run {
+    let Some(order) = order else {
         return if json { print_json(&selected) } else { print(&describe(&selected, limit)) };
-    }
+    };
     let ids: Vec<String> = selected.ids.into_iter().take(limit as usize).collect();
-    let result = cancel_each(operator, &ids, false, &order, json).await;
+    let result = cancel_each(operator, &ids, Some(&order), json).await;
     let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
     operator.record_cancellation(&Filter { before: Some(selected.before), ..filter }, count, &order).await?;
     result
 }
 
-/// Cancels these jobs, or prints with `dry_run` which of them it would cancel.
-async fn cancel_each(operator: &Operator, ids: &[String], dry_run: bool, order: &Order, json: bool) -> Result<()> {
+/// Cancels these jobs by this order. Without an order it prints which of them it would cancel.
+async fn cancel_each(operator: &Operator, ids: &[String], order: Option<&Order>, json: bool) -> Result<()> {
     change_each(json, ids, async |id| {
-        if dry_run {
+        let Some(order) = order else {
             let state = operator.show(id).await?.map(|details| details.job.state);
             return Ok(match state {
                 Some(State::Waiting | State::Running) => ("would be cancelled", true),
                 Some(_) => ("already ended", false),
                 None => ("not found", false),
             });
-        }
+        };
         Ok(match operator.cancel(id, order).await? {
             Cancelled::AtOnce => ("cancelled", true),
             Cancelled::Requested => ("running: its worker, or the next worker that claims it, will cancel it", true),

@@ -27,10 +27,10 @@ Examples:
   millrace jobs list --queue process_transaction --state waiting --attempts 3 --older-than 2h
   millrace jobs show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
   millrace jobs show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB --payload --reason 'a customer asks'
-  millrace jobs cancel 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
+  millrace jobs cancel 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB --reason 'sent twice'
   millrace jobs cancel --queue process_transaction --error 'connection refused' --dry-run
   millrace jobs replay --queue process_transaction --error 'connection refused' --dry-run
-  millrace jobs replay --queue process_transaction --error 'connection refused'")]
+  millrace jobs replay --queue process_transaction --error 'connection refused' --reason 'the processor is back'")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -77,7 +77,7 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
         /// The reason, shown to other operators
-        #[arg(long, value_parser = parse_reason)]
+        #[arg(long, required_unless_present = "dry_run", value_parser = parse_reason)]
         reason: Option<String>,
     },
 }
@@ -97,7 +97,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
         Command::List(arguments) => list::list(&operator, arguments, json).await,
         Command::Show { id, payload, reason } => {
             let job = if payload {
-                operator.open(&id, &order(Some(reason.as_deref().unwrap_or(OPENED)))?).await?
+                operator.open(&id, &order(reason.as_deref().unwrap_or(OPENED))?).await?
             } else {
                 operator.show(&id).await?
             };
@@ -109,7 +109,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
         }
         Command::Cancel(arguments) => cancel::cancel(&operator, arguments, json).await,
         Command::Replay { ids, queue, error, include_replayed, dry_run, reason } => {
-            let order = order(reason.as_deref())?;
+            let order = if dry_run { None } else { Some(order(reason.as_deref().unwrap_or_default())?) };
             let ids = match queue {
                 None => ids,
                 Some(queue) => {
@@ -118,10 +118,10 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
                 }
             };
             change_each(json, &ids, async |id| {
-                let replayed = match (dry_run, include_replayed) {
-                    (true, _) => would_replay(&operator, id, include_replayed).await,
-                    (false, true) => operator.replay_again(id, &order).await,
-                    (false, false) => operator.replay(id, &order).await,
+                let replayed = match (&order, include_replayed) {
+                    (None, _) => would_replay(&operator, id, include_replayed).await,
+                    (Some(order), true) => operator.replay_again(id, order).await,
+                    (Some(order), false) => operator.replay(id, order).await,
                 };
                 Ok(match replayed? {
                     Replayed::Replayed if dry_run => ("would be replayed", true),

@@ -27,7 +27,7 @@ Examples:
   millrace queues --json
   millrace queues show process_transaction
   millrace queues pause process_transaction --reason 'the processor is down' --until 30m
-  millrace queues resume process_transaction")]
+  millrace queues resume process_transaction --reason 'the processor is back'")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -60,7 +60,7 @@ enum Command {
         queue: String,
         /// The reason, shown to other operators
         #[arg(long, value_parser = parse_reason)]
-        reason: Option<String>,
+        reason: String,
     },
 }
 
@@ -80,7 +80,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
         }
         Some(Command::Show { queue, limit }) => return show::show(&operator, &queue, limit, json).await,
         Some(Command::Pause { queue, reason, until }) => {
-            let order = order(Some(&reason))?;
+            let order = order(&reason)?;
             match operator.pause(&queue, until, &order).await? {
                 Pausing::Paused => queue,
                 Pausing::UnknownQueue => bail!("there is no queue {queue:?}; `millrace queues` lists the queues"),
@@ -88,7 +88,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
             }
         }
         Some(Command::Resume { queue, reason }) => {
-            ensure!(operator.resume(&queue, &order(reason.as_deref())?).await?, "the queue {queue:?} was not paused");
+            ensure!(operator.resume(&queue, &order(&reason)?).await?, "the queue {queue:?} was not paused");
             queue
         }
     };

@@ -78,7 +78,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
         }
         Some(Command::Fire { name, reason }) => {
             check_name(&schedules, &name)?;
-            let fired = schedules.fire(&name, &order(Some(&reason))?).await?;
+            let fired = schedules.fire(&name, &order(&reason)?).await?;
             fired.with_context(|| format!("there is no schedule {name:?}"))?;
             let mut fires = schedules.fires(Some(&name), 50).await?;
             // A later fire that is skipped already is listed first.
@@ -98,7 +98,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
 }
 
 async fn skip_next(schedules: &Schedules, name: &str, reason: &str) -> Result<time::OffsetDateTime> {
-    match schedules.skip_next(name, &order(Some(reason))?).await? {
+    match schedules.skip_next(name, &order(reason)?).await? {
         Skip::Skipped(time) => Ok(time),
         Skip::AlreadySkipped(next) => {
             let by = next.skipped_by.unwrap_or_default();

@@ -130,7 +130,7 @@ fn is_shared_by_keys(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> 
 /// `due_keys` is the number of keys that share the slots of the queue; 0 if it has no such key.
 fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usize) -> Vec<Check> {
     let mut checks = vec![Check::ok(format!("the job exists in the queue {}", job.queue))];
-    let by_id = |command: &str| Some(format!("millrace jobs {command} {}", job.id));
+    let by_id = |command: &str| Some(format!("millrace jobs {command} {} --reason '…'", job.id));
     match job.state {
         State::Done => return with(checks, Check::failed("it is done", None)),
         State::Dead => {
