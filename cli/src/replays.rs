@@ -25,6 +25,7 @@ stop. A stopped replay cannot be resumed: start another one for the remaining de
 
 Examples:
   millrace replays
+  millrace replays --before 01932d5c-7d0a-7c3e-9f54-9d1f4e0c6a11 --limit 100
   millrace replays show 01932d5c-7d0a-7c3e-9f54-9d1f4e0c6a11 --wait
   millrace replays pause 01932d5c-7d0a-7c3e-9f54-9d1f4e0c6a11 --reason 'the processor is slow'
   millrace replays stop 01932d5c-7d0a-7c3e-9f54-9d1f4e0c6a11 --reason 'wrong group'")]
@@ -34,6 +35,9 @@ pub(crate) struct Arguments {
     /// List at most this many replays
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+    /// List only replays before this id; give the last id of the previous page
+    #[arg(long, value_name = "ID")]
+    before: Option<Uuid>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -68,15 +72,20 @@ struct Change {
 ///
 /// # Errors
 /// When the database cannot be used, there is no such replay, or its state does not allow the change.
-pub(crate) async fn program(Arguments { command, limit, json }: Arguments) -> Result<bool> {
+pub(crate) async fn program(Arguments { command, limit, before, json }: Arguments) -> Result<bool> {
     let operator = connect().await?;
     let replay = match command {
         None => {
-            let replays = operator.replays(limit).await?;
+            let mut replays = operator.replays(before, limit + 1).await?;
+            let has_next = replays.len() > limit as usize;
+            replays.truncate(limit as usize);
             if json {
                 print_json(&replays)?
             } else {
                 print(&list(&replays, Screen::of_stdout()))?
+            }
+            if let Some(last) = replays.last().filter(|_| has_next) {
+                eprintln!("note: for older replays add --before {}", last.id);
             }
             return Ok(true);
         }

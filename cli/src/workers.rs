@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
-use queue::{Operator, operator::workers::WorkerInfo, status::JobStatus};
+use queue::{
+    Operator,
+    operator::workers::{WorkerInfo, WorkerList},
+    status::JobStatus,
+};
 use serde_json::json;
 
 use crate::{
     operator::{connect, order, parse_reason},
     output::{
-        Screen, Style, format_ago, format_duration, format_time, one_line, print, print_json,
+        Screen, Style, format_ago, format_duration, format_time, one_line, print, print_json, shell_quote,
         table::{Cell, Column, render},
         to_json,
         watch::watch,
@@ -20,7 +24,7 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 LAST SEEN is the time since the last heartbeat, and the lease: after the lease other workers take over its jobs. RUNNING has
-the running jobs and the slots of all queues.
+the running jobs and the slots of all queues. Pages are in the order of the ids; on each page live workers come first.
 
 Examples:
   millrace workers
@@ -30,6 +34,12 @@ Examples:
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+    /// List at most this many workers
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// List only workers after this id
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
     /// Refresh every 2 s, until Ctrl-C
     #[arg(long)]
     watch: bool,
@@ -60,19 +70,24 @@ enum Command {
 ///
 /// # Errors
 /// When the database cannot be used, or there is no such worker.
-pub(crate) async fn program(Arguments { command, watch: watched, json }: Arguments) -> Result<()> {
+pub(crate) async fn program(arguments: Arguments) -> Result<()> {
+    let Arguments { command, limit, after, watch: watched, json } = arguments;
     let operator = connect().await?;
     match command {
         None => {
-            let view = async |screen| {
-                let workers = operator.workers().await?;
-                Ok(match json {
-                    false => list(&workers, screen),
-                    true if watched => serde_json::to_string(&workers)? + "\n",
-                    true => to_json(&workers)?,
+            if watched {
+                return watch(async |screen| {
+                    let WorkerList { workers, next: _ } = operator.list_workers(after.as_deref(), limit).await?;
+                    Ok(if json { serde_json::to_string(&workers)? + "\n" } else { list(&workers, screen) })
                 })
-            };
-            if watched { watch(view).await } else { print(&view(Screen::of_stdout()).await?) }
+                .await;
+            }
+            let WorkerList { workers, next } = operator.list_workers(after.as_deref(), limit).await?;
+            print(&if json { to_json(&workers)? } else { list(&workers, Screen::of_stdout()) })?;
+            if let Some(next) = next {
+                eprintln!("note: for more workers add --after {}", shell_quote(&next));
+            }
+            Ok(())
         }
         Some(Command::Show { worker, limit }) => {
             let info = find(&operator, &worker).await?;
@@ -99,8 +114,7 @@ pub(crate) async fn program(Arguments { command, watch: watched, json }: Argumen
 }
 
 async fn find(operator: &Operator, id: &str) -> Result<WorkerInfo> {
-    let workers = operator.workers().await?;
-    let found = workers.into_iter().find(|worker| worker.id == id);
+    let found = operator.find_worker(id).await?;
     found.with_context(|| format!("there is no worker {id:?}; `millrace workers` lists them"))
 }
 

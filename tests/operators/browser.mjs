@@ -63,7 +63,7 @@ async function checkFocus(page, where) {
   if (focus.className !== "skip" || focus.height < 10) report(where, `the first Tab leads to ${focus.textContent}`);
 }
 
-// The first page changes by itself.
+// The page changes by itself.
 async function checkEvents(page, where) {
   const before = await page.$eval("[data-events] .age time", (time) => time.dateTime);
   const changed = (before) => document.querySelector("[data-events] .age time")?.dateTime !== before;
@@ -122,6 +122,7 @@ async function walk(mode) {
     ["workers", "/board/workers"],
     ["replays", "/board/replays"],
     ["schedules", "/board/schedules"],
+    ["fires", "/board/schedules/daily_prices"],
     ["scale", "/board/scale"],
     ["trends", "/board/queues/process_transaction/trends?window=24h"],
     ["database", "/board/database"],
@@ -130,6 +131,7 @@ async function walk(mode) {
     ["find-empty", "/board/find?q=nothing"],
   ]) {
     await open(path);
+    if (mode.scripts && ["workers", "replays"].includes(name)) await checkEvents(page, `${name} (${mode.name})`);
     await check(page, mode, name);
   }
   await follow(page, "header nav a[href='/board/workers']");

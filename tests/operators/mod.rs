@@ -6,4 +6,5 @@ mod capacity;
 mod cli;
 mod doctor;
 mod http;
+mod pages;
 mod views;

@@ -15,16 +15,16 @@ const STATEMENTS: &str = "millrace_db_statements_total{pool=\"views\"}";
 const SNAPSHOT: u64 = 2;
 const FULL_SNAPSHOT: u64 = 5;
 
-/// A tab that watches the first page.
+/// A tab that watches a page.
 struct Tab {
     response: reqwest::Response,
     text: String,
 }
 
 impl Tab {
-    async fn open(browser: &Browser) -> Self {
+    async fn open(browser: &Browser, path: &str) -> Self {
         let cookie = browser.cookie.as_deref().expect("a session");
-        let response = browser.system.get("/board/events").header("cookie", cookie).send().await.expect("a response");
+        let response = browser.system.get(path).header("cookie", cookie).send().await.expect("a response");
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["cache-control"], "no-store");
@@ -93,7 +93,7 @@ async fn twenty_tabs_cost_as_many_statements_as_one() {
     let request = browser.system.get("/board/events");
     assert_eq!(send(request).await.status, 401, "a redirect would be followed");
     for tabs in [1, 20] {
-        let mut tabs = join_all((0..tabs).map(|_| Tab::open(&browser))).await;
+        let mut tabs = join_all((0..tabs).map(|_| Tab::open(&browser, "/board/events"))).await;
         let newest = join_all(tabs.iter_mut().map(|tab| tab.read_event(1))).await.into_iter().max().expect("a tab");
         let before = browser.system.metric(STATEMENTS).await;
         join_all(tabs.iter_mut().map(|tab| tab.read_event(newest + 3))).await;
@@ -106,9 +106,40 @@ async fn twenty_tabs_cost_as_many_statements_as_one() {
 }
 
 #[tokio::test]
+async fn live_pages_show_what_has_come_since() {
+    let browser = Browser::logged_in().await;
+    for (page, stream, insert) in [
+        (
+            "/board/workers",
+            "/board/events/workers",
+            "INSERT INTO apalis.workers (id, worker_type, storage_name) VALUES ('new', 'millrace', 'PostgreSQL')",
+        ),
+        (
+            "/board/replays",
+            "/board/events/replays",
+            "INSERT INTO replays (id, queue, rate, canary, stop_if_dead, max_jobs)
+             VALUES (gen_random_uuid(), 'new', 1, 0, 0.2, 1)",
+        ),
+    ] {
+        let shown = browser.get(page).await.text;
+        let attribute = format!("data-events=\"{stream}\"");
+        assert!(shown.contains(&attribute) && !shown.contains(">new</a>"), "{page}: {shown}");
+        let mut tab = Tab::open(&browser, stream).await;
+        let first = tab.read_event(1).await;
+        assert!(!tab.text.contains(">new</a>"), "{stream}: {}", tab.text);
+        sqlx::query(insert).execute(&browser.system.database.pool().await).await.unwrap();
+        // The next snapshot may have begun before.
+        tab.read_event(first + 2).await;
+        assert!(tab.text.contains(">new</a>"), "{stream}: {}", tab.text);
+    }
+    assert!(!browser.get("/board/workers?after=a").await.text.contains("data-events"), "only the first page");
+    assert_eq!(browser.get("/board/events/other").await.status, 404);
+}
+
+#[tokio::test]
 async fn a_stop_ends_the_streams_at_once() {
     let mut browser = Browser::logged_in().await;
-    let mut tab = Tab::open(&browser).await;
+    let mut tab = Tab::open(&browser, "/board/events").await;
     tab.read_event(1).await;
     browser.system.api.process.signal(Signal::SIGTERM);
     while tab.response.chunk().await.expect("an orderly end").is_some() {}

@@ -287,7 +287,7 @@ async fn the_third_replay_of_a_job_needs_a_confirmation() {
     let one = Pace { limit: 1, ..ALL_AT_ONCE };
     let refused = replays.operator.start_replay(&Replays::selection(), one, &order()).await.unwrap();
     assert!(matches!(refused, StartedReplay::ReplayedBefore(1)), "{refused:?}");
-    assert_eq!(replays.operator.replays(10).await.unwrap().len(), 2, "it has not started");
+    assert_eq!(replays.operator.replays(None, 10).await.unwrap().len(), 2, "it has not started");
     let third = replays.start_replay(Pace { include_replayed: true, ..one }).await;
     assert_eq!(replays.wait_for_state(&third, "done").await.replayed, 1);
     let job = replays.operator.show(&selected.samples[0].id).await.unwrap().expect("it exists");

@@ -1,7 +1,7 @@
-//! Server-sent events: the first page, rendered every 2 s for everyone who watches it.
+//! Server-sent events: a page that is the same for everyone, rendered every 2 s for all who watch it.
 //!
-//! However many watch, one task of the process reads one snapshot. Without a watcher it ends. A client that reads slowly
-//! misses snapshots: only the newest one is kept.
+//! However many watch a page, one task of the process reads one snapshot. Without a watcher it ends. A client that reads
+//! slowly misses snapshots: only the newest one is kept.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -28,7 +28,7 @@ const EVERY: Duration = Duration::from_secs(2);
 /// The first lines of every stream: how long a browser waits before it connects again, in milliseconds.
 const START: &str = "retry: 2000\n\n";
 
-/// The snapshots of one process. Clones share them.
+/// The snapshots of one page in this process. Clones share them.
 #[derive(Clone)]
 pub(super) struct Snapshots(Arc<Shared>);
 

@@ -41,7 +41,11 @@ use poem::{
 
 use crate::{auth::Authenticator, context::Context, middleware::RouteService, problem};
 
-use self::{live::Snapshots, session::Sessions, state::State};
+use self::{
+    live::Snapshots,
+    session::Sessions,
+    state::{LivePages, State},
+};
 
 /// The root of all pages.
 const ROOT: &str = "/board";
@@ -62,9 +66,14 @@ pub struct Board(RouteService);
 impl Board {
     /// Creates the board, which checks keys with this authenticator.
     pub fn new(context: &Context<'_>, authenticator: Authenticator) -> Self {
+        let snapshots = |render| Snapshots::new(render, context.draining.clone());
         let state = Arc::new(State {
             app: context.views.clone(),
-            snapshots: Snapshots::new(now::snapshots(context.views), context.draining.clone()),
+            snapshots: LivePages {
+                now: snapshots(now::snapshots(context.views)),
+                workers: snapshots(workers::snapshots(context.views)),
+                replays: snapshots(replays::snapshots(context.views)),
+            },
             sessions: Sessions::new(&context.config.keys, context.config.environment),
             authenticator,
             logins: context.limits.new_limit(login::POLICY),

@@ -1,32 +1,55 @@
 //! Replays of many dead letters and their progress.
 
+use std::sync::Arc;
+
 use askama::Template;
+use jobs::app::App;
 use poem::Response;
-use queue::operator::{
-    audit::Action,
-    replays::{Replay, ReplayChange},
+use queue::{
+    Operator,
+    operator::{
+        audit::Action,
+        replays::{Replay, ReplayChange},
+    },
 };
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    form::invalid,
     format,
+    live::Render,
     page::{self, Chrome},
     part::{Part, load},
     state::State,
     visit::{Visit, after_action, conflict, not_found},
 };
-use crate::problem::Problem;
+use crate::{page::fetch_limit, problem::Problem};
 
 const PATH: &str = "/board/replays";
-/// The newest replays and actions that a page shows.
-const NEWEST: u32 = 50;
+/// The replays of one page, and the newest actions that a page shows.
+const PAGE: u32 = 50;
 
-/// The page of all replays.
+/// The list of replays.
 #[derive(Template)]
 #[template(path = "replays.html")]
 struct ReplaysPage {
     chrome: Chrome,
     replays: Part<Vec<Replay>>,
+    older: Option<String>,
+    /// Whether this is the first page, which is updated by events.
+    is_first: bool,
+    at: OffsetDateTime,
+}
+
+/// What changes on the first page.
+#[derive(Template)]
+#[template(path = "replays_state.html")]
+struct ReplaysState {
+    replays: Part<Vec<Replay>>,
+    older: Option<String>,
+    is_first: bool,
+    at: OffsetDateTime,
 }
 
 /// The page of one replay.
@@ -39,13 +62,45 @@ struct ReplayPage {
     actions: Part<Vec<Action>>,
 }
 
-/// Shows the newest replays.
+/// The renderer of what changes on the first page, for those who watch it.
+pub(super) fn snapshots(app: &App) -> Render {
+    let operator = app.operator.clone();
+    Arc::new(move || {
+        let operator = operator.clone();
+        Box::pin(async move {
+            let (replays, older) = read_page(&operator, None).await;
+            let state = ReplaysState { replays, older, is_first: true, at: OffsetDateTime::now_utc() };
+            // A template fails only because of a fault in it. The page then shows the fault.
+            state.render().unwrap_or_default()
+        })
+    })
+}
+
+/// Shows a page of replays, newest first.
 ///
 /// # Errors
-/// [`Problem`] 500 when the template fails.
+/// 422 when `before` is no id of a replay.
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
-    let replays = load("replays", state.operator().replays(NEWEST)).await;
-    page::render(&ReplaysPage { chrome: visit.chrome("Replays", PATH, format::command("replays", &[])), replays })
+    let before = visit.query.get("before").map(Uuid::parse_str).transpose();
+    let before = before.map_err(|_| invalid("before", "must be the id of a replay"))?;
+    let (replays, older) = read_page(state.operator(), before).await;
+    let command = format::command("replays", &[("--before", visit.query.get("before"))]);
+    let chrome = visit.chrome("Replays", PATH, command);
+    let at = chrome.at;
+    page::render(&ReplaysPage { chrome, replays, older, is_first: before.is_none(), at })
+}
+
+/// Reads a page, and the link to the next one.
+async fn read_page(operator: &Operator, before: Option<Uuid>) -> (Part<Vec<Replay>>, Option<String>) {
+    let mut replays = load("replays", operator.replays(before, fetch_limit(PAGE))).await;
+    let mut older = None;
+    if let Ok(found) = &mut replays
+        && found.len() > PAGE as usize
+    {
+        found.truncate(PAGE as usize);
+        older = found.last().map(|last| format::link(PATH, &[("before", Some(&last.id.to_string()))]));
+    }
+    (replays, older)
 }
 
 /// Shows one replay.
@@ -57,7 +112,7 @@ pub(super) async fn show(state: &State, visit: &Visit, text: &str) -> Result<Res
     let (operator, target) = (state.operator(), id.to_string());
     let (replay, actions) = tokio::join!(
         load("replay", operator.find_replay(id)),
-        load("actions", operator.actions(Some(&target), None, NEWEST)),
+        load("actions", operator.actions(Some(&target), None, PAGE)),
     );
     let replay = match replay {
         Ok(None) => return Err(not_found("replay", text)),

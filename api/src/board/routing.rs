@@ -36,8 +36,9 @@ pub(super) async fn respond(state: &State, mut request: Request) -> Result<Respo
     if path == ["login"] {
         return if is_post { login::submit(state, &request, &form).await } else { login::show(state, &request) };
     }
-    if path == ["events"] {
-        return events::show(state, &request);
+    if let (["events", page @ ..], false) = (&path[..], is_post) {
+        let snapshots = state.snapshots.of(page).ok_or_else(no_page)?;
+        return events::show(state, snapshots, &request);
     }
     let Some(session) = state.sessions.of(&request, OffsetDateTime::now_utc()) else {
         let here = request.uri().path_and_query().map(ToString::to_string).filter(|_| !is_post);
@@ -79,6 +80,7 @@ async fn page(state: &State, visit: &Visit, path: &[&str]) -> Result<Response, P
         ["workers"] => workers::list(state, visit).await,
         ["workers", id] => workers::show(state, visit, id).await,
         ["schedules"] => schedules::list(state, visit).await,
+        ["schedules", name] => schedules::fires(state, visit, name).await,
         ["callbacks"] => callbacks::list(state, visit).await,
         ["audit"] => audit::list(state, visit).await,
         ["scale"] => scale::show(state, visit).await,

@@ -2,18 +2,21 @@
 
 use askama::Template;
 use poem::Response;
-use queue::schedule::{Fired, Overview, Skip};
+use queue::schedule::{FirePosition, Fired, Overview, Skip};
 
 use super::{
+    form::invalid,
     format,
     page::{self, Chrome},
     part::{Part, load},
     state::State,
     visit::{Visit, after_action, conflict, not_found},
 };
-use crate::problem::Problem;
+use crate::{page::fetch_limit, problem::Problem};
 
 const PATH: &str = "/board/schedules";
+/// The fires of one page.
+const PAGE: u32 = 50;
 
 /// The page.
 #[derive(Template)]
@@ -21,6 +24,17 @@ const PATH: &str = "/board/schedules";
 struct SchedulesPage {
     chrome: Chrome,
     schedules: Part<Vec<Overview>>,
+}
+
+/// The page of the fires of one schedule.
+#[derive(Template)]
+#[template(path = "fires.html")]
+struct FiresPage {
+    chrome: Chrome,
+    name: String,
+    fires: Part<Vec<Fired>>,
+    older: Option<String>,
+    newest: Option<String>,
 }
 
 /// Shows all schedules.
@@ -31,6 +45,37 @@ pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Probl
     let schedules = load("schedules", state.app.schedules.overview()).await;
     let chrome = visit.chrome("Schedules", PATH, format::command("schedules", &[]));
     page::render(&SchedulesPage { chrome, schedules })
+}
+
+/// Shows fires of one schedule, newest first.
+///
+/// # Errors
+/// 404 for an unknown schedule; 422 when `before` is no time.
+pub(super) async fn fires(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
+    let schedules = &state.app.schedules;
+    if !schedules.names().contains(&name) {
+        return Err(not_found("schedule", name));
+    }
+    let before = visit.query.get("before").map(str::parse::<FirePosition>).transpose();
+    let before = before.map_err(|must| invalid("before", &must))?;
+    let mut fires = load("fires", schedules.fires(Some(name), before.as_ref(), fetch_limit(PAGE))).await;
+    let mut older = None;
+    if let Ok(found) = &mut fires
+        && found.len() > PAGE as usize
+    {
+        found.truncate(PAGE as usize);
+        let last = found.last().map(|last| last.position_in_schedule().to_string());
+        older = last.map(|last| format::link(&fires_path(name), &[("before", Some(&last))]));
+    }
+    let command = [("", Some(name)), ("--before", visit.query.get("before"))];
+    let chrome = visit.chrome(&format!("Fires of {name}"), PATH, format::command("schedules fires", &command));
+    let newest = before.map(|_| fires_path(name));
+    page::render(&FiresPage { chrome, name: name.to_owned(), fires, older, newest })
+}
+
+/// The page of the fires of a schedule.
+fn fires_path(name: &str) -> String {
+    format!("{PATH}/{}", format::encoded(name))
 }
 
 /// Fires a schedule now.

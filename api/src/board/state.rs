@@ -10,12 +10,30 @@ use crate::{auth::Authenticator, rate_limit::Limit};
 pub(super) struct State {
     /// The features for views.
     pub app: App,
-    /// The first page, rendered for everyone who watches it.
-    pub snapshots: Snapshots,
+    pub snapshots: LivePages,
     pub sessions: Sessions,
     pub authenticator: Authenticator,
     /// Limits login attempts by address.
     pub logins: Limit,
+}
+
+/// The pages that are rendered for all who watch them.
+pub(super) struct LivePages {
+    pub now: Snapshots,
+    pub workers: Snapshots,
+    pub replays: Snapshots,
+}
+
+impl LivePages {
+    /// The snapshots of the page whose stream has this path below `/board/events`.
+    pub(super) fn of(&self, path: &[&str]) -> Option<&Snapshots> {
+        match path {
+            [] => Some(&self.now),
+            ["workers"] => Some(&self.workers),
+            ["replays"] => Some(&self.replays),
+            _ => None,
+        }
+    }
 }
 
 impl State {

@@ -1,16 +1,23 @@
 //! The workers, and what each holds.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use askama::Template;
+use jobs::app::App;
 use poem::Response;
 use queue::{
-    operator::{audit::Action, workers::WorkerInfo},
+    Operator,
+    operator::{
+        audit::Action,
+        workers::{WorkerInfo, WorkerList},
+    },
     status::JobStatus,
 };
+use time::OffsetDateTime;
 
 use super::{
     format,
+    live::Render,
     page::{self, Chrome},
     part::{Part, load},
     state::State,
@@ -19,18 +26,33 @@ use super::{
 use crate::problem::Problem;
 
 const PATH: &str = "/board/workers";
+/// The workers of one page.
+const PAGE: u32 = 50;
 /// The jobs and the actions that a page shows.
 const JOBS: u32 = 100;
 const ACTIONS: u32 = 20;
 
-/// The page of all workers.
+/// The list of workers.
 #[derive(Template)]
 #[template(path = "workers.html")]
 struct WorkersPage {
     chrome: Chrome,
-    workers: Part<Vec<WorkerInfo>>,
+    page: Part<WorkerList>,
+    versions: Vec<String>,
+    /// Whether this is the first page, which is updated by events.
+    is_first: bool,
+    at: OffsetDateTime,
+}
+
+/// What changes on the first page.
+#[derive(Template)]
+#[template(path = "workers_state.html")]
+struct WorkersState {
+    page: Part<WorkerList>,
     /// The releases of live workers, if they differ.
     versions: Vec<String>,
+    is_first: bool,
+    at: OffsetDateTime,
 }
 
 /// The page of one worker.
@@ -44,20 +66,48 @@ struct WorkerPage {
     actions: Part<Vec<Action>>,
 }
 
-/// Shows all workers.
+/// The renderer of what changes on the first page, for those who watch it.
+pub(super) fn snapshots(app: &App) -> Render {
+    let operator = app.operator.clone();
+    Arc::new(move || {
+        let operator = operator.clone();
+        Box::pin(async move {
+            let (page, versions) = read_page(&operator, None).await;
+            let state = WorkersState { page, versions, is_first: true, at: OffsetDateTime::now_utc() };
+            // A template fails only because of a fault in it. The page then shows the fault.
+            state.render().unwrap_or_default()
+        })
+    })
+}
+
+/// Shows a page of workers.
 ///
 /// # Errors
 /// [`Problem`] 500 when the template fails.
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
-    let workers = load("workers", state.operator().workers()).await;
-    let live = workers.iter().flatten().filter(|worker| worker.live);
+    let after = visit.query.get("after");
+    let (page, versions) = read_page(state.operator(), after).await;
+    let chrome = visit.chrome("Workers", PATH, format::command("workers", &[("--after", after)]));
+    let at = chrome.at;
+    page::render(&WorkersPage { chrome, page, versions, is_first: after.is_none(), at })
+}
+
+/// Reads a page of workers, and the releases of all live workers if they differ.
+async fn read_page(operator: &Operator, after: Option<&str>) -> (Part<WorkerList>, Vec<String>) {
+    let page = load("workers", operator.list_workers(after, PAGE)).await;
+    let versions = match &page {
+        Ok(WorkerList { workers, next: None }) if after.is_none() => versions(workers),
+        Ok(_) => load("releases", operator.workers()).await.map_or_else(|_| Vec::new(), |all| versions(&all)),
+        Err(_) => Vec::new(),
+    };
+    (page, versions)
+}
+
+/// The releases of live workers, if they differ.
+fn versions(workers: &[WorkerInfo]) -> Vec<String> {
+    let live = workers.iter().filter(|worker| worker.live);
     let versions: BTreeSet<_> = live.filter_map(|worker| Some(worker.report.as_ref()?.version.clone())).collect();
-    let versions = if versions.len() > 1 { versions.into_iter().collect() } else { Vec::new() };
-    page::render(&WorkersPage {
-        chrome: visit.chrome("Workers", PATH, format::command("workers", &[])),
-        workers,
-        versions,
-    })
+    if versions.len() > 1 { versions.into_iter().collect() } else { Vec::new() }
 }
 
 /// Shows one worker and the jobs that it holds.
@@ -67,12 +117,12 @@ pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Probl
 pub(super) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     let operator = state.operator();
     // The quickest first: there are two sessions.
-    let (actions, workers, jobs) = tokio::join!(
+    let (actions, worker, jobs) = tokio::join!(
         load("actions", operator.actions(Some(id), None, ACTIONS)),
-        load("workers", operator.workers()),
+        load("worker", operator.find_worker(id)),
         load("held jobs", operator.held_by(id, JOBS)),
     );
-    let worker = match workers.map(|workers| workers.into_iter().find(|worker| worker.id == id)) {
+    let worker = match worker {
         Ok(None) => return Err(not_found("worker", id)),
         Ok(Some(worker)) => Ok(worker),
         Err(missing) => Err(missing),
@@ -103,6 +153,11 @@ fn slots(worker: &WorkerInfo) -> String {
     let (running, slots) =
         report.queues.values().fold((0, 0), |(running, slots), queue| (running + queue.running, slots + queue.slots));
     format!("{running} of {slots}")
+}
+
+/// The page after this worker.
+fn next_link(last: &str) -> String {
+    format::link(PATH, &[("after", Some(last))])
 }
 
 /// The list of all jobs that a worker runs.

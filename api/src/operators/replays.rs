@@ -8,14 +8,18 @@ use super::{
     ReplaysApi,
     actor::Actor,
     conflict, not_found,
-    wire::{input::Reason, json, replays::Replay},
+    wire::{
+        input::{Reason, next_link},
+        json,
+        replays::{Replay, ReplayId},
+    },
 };
 use crate::{
     auth::{Admin, Viewer},
-    page::Limit,
+    page::{self, Limit},
     problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{Body, Query},
+    validation::{AllValid, Body, Query},
     wire::{Json, responses},
 };
 
@@ -23,8 +27,11 @@ use crate::{
 const UNKNOWN: &str = "Unknown replay";
 
 responses! {
-    /// The replays, newest first.
-    ReplaysResponse = 200 Json<Vec<Replay>>;
+    /// One page, newest first.
+    ReplaysResponse = 200 Json<Vec<Replay>> {
+        /// The next page as `<…>; rel="next"`; absent on the last page.
+        "Link": Option<String>,
+    };
 
     /// The replay as it now stands.
     ReplayResponse = 200 Json<Replay>;
@@ -39,16 +46,27 @@ errors! {
 #[OpenApi(tag = "Tag::Operators")]
 impl ReplaysApi {
     /// List replays
+    ///
+    /// Newest first.
     #[oai(path = "/admin/queue/replays", method = "get", operation_id = "list_replays")]
     async fn list(
         &self,
         caller: Viewer,
-        /// The largest number of replays.
+        /// List only replays before this id.
+        before: Query<Option<ReplayId>>,
+        /// The largest number of replays on the page.
         limit: Query<Limit>,
     ) -> Result<ReplaysResponse, Failure<Listing>> {
         let operator = self.0.read(&caller).await?;
-        let replays = operator.replays(limit.0?.into()).await?;
-        Ok(ReplaysResponse::Ok(json(&replays)?))
+        let (before, limit) = (before.0, limit.0).all_valid()?;
+        let mut replays = operator.replays(before, page::fetch_limit(limit)).await?;
+        let is_full = replays.len() > usize::from(limit);
+        replays.truncate(limit.into());
+        let link = replays.last().filter(|_| is_full).map(|last| {
+            let (limit, before) = (limit.to_string(), last.id.to_string());
+            next_link("/admin/queue/replays", &[("limit", Some(&limit)), ("before", Some(&before))])
+        });
+        Ok(ReplaysResponse::Ok(json(&replays)?, link))
     }
 
     /// Get a replay

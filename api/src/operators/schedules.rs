@@ -10,17 +10,17 @@ use super::{
     check_name, conflict, not_found,
     wire::{
         ActedResponse,
-        input::Reason,
+        input::{Reason, encode, next_link},
         json,
-        schedules::{Fire, Schedule},
+        schedules::{Fire, FireTime, Schedule},
     },
 };
 use crate::{
     auth::{Admin, Viewer},
-    page::Limit,
+    page::{self, Limit},
     problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{Body, Query},
+    validation::{AllValid, Body, Query},
     wire::{Json, responses},
 };
 
@@ -42,8 +42,11 @@ responses! {
     /// The schedules.
     SchedulesResponse = 200 Json<Vec<Schedule>>;
 
-    /// The fires, newest first.
-    FiresResponse = 200 Json<Vec<Fire>>;
+    /// One page, newest first.
+    FiresResponse = 200 Json<Vec<Fire>> {
+        /// The next page as `<…>; rel="next"`; absent on the last page.
+        "Link": Option<String>,
+    };
 }
 
 errors! {
@@ -74,13 +77,24 @@ impl SchedulesApi {
         caller: Viewer,
         /// The name of the schedule.
         name: Path<String>,
-        /// The largest number of fires.
+        /// List only fires before this nominal time.
+        before: Query<Option<FireTime>>,
+        /// The largest number of fires on the page.
         limit: Query<Limit>,
     ) -> Result<FiresResponse, Failure<Finding>> {
         self.0.read(&caller).await?;
-        let limit = limit.0?;
-        let fires = self.0.app.schedules.fires(Some(self.check(&name.0)?), limit.into()).await?;
-        Ok(FiresResponse::Ok(json(&fires)?))
+        let (before, limit) = (before.0, limit.0).all_valid()?;
+        let name = self.check(&name.0)?;
+        let fetched = page::fetch_limit(limit);
+        let mut fires = self.0.app.schedules.fires(Some(name), before.as_ref(), fetched).await?;
+        let is_full = fires.len() > usize::from(limit);
+        fires.truncate(limit.into());
+        let link = fires.last().filter(|_| is_full).map(|last| {
+            let (limit, before) = (limit.to_string(), last.position_in_schedule().to_string());
+            let path = format!("/admin/queue/schedules/{}/fires", encode(name));
+            next_link(&path, &[("limit", Some(&limit)), ("before", Some(&before))])
+        });
+        Ok(FiresResponse::Ok(json(&fires)?, link))
     }
 
     /// Fire a schedule now

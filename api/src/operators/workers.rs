@@ -8,16 +8,16 @@ use super::{
     check_name, not_found,
     wire::{
         ActedResponse,
-        input::Reason,
+        input::{Reason, TextParam, next_link},
         json,
-        workers::{Worker, WorkerDetails, WorkerView},
+        workers::{Worker, WorkerDetails, WorkerLimit, WorkerView},
     },
 };
 use crate::{
     auth::{Admin, Viewer},
     problem::{Failure, errors},
     tags::Tag,
-    validation::Body,
+    validation::{AllValid, Body, Query},
     wire::{Json, responses},
 };
 
@@ -27,15 +27,18 @@ const UNKNOWN: &str = "Unknown worker";
 const MAX_HELD: u32 = 100;
 
 responses! {
-    /// The workers, live ones first, at most 1,000.
-    WorkersResponse = 200 Json<Vec<Worker>>;
+    /// One page, live ones first.
+    WorkersResponse = 200 Json<Vec<Worker>> {
+        /// The next page as `<…>; rel="next"`; absent on the last page.
+        "Link": Option<String>,
+    };
 
     /// The worker and its jobs.
     WorkerResponse = 200 Json<WorkerDetails>;
 }
 
 errors! {
-    Listing: [401, 403, 429, 503];
+    Listing: [401, 403, 422, 429, 503];
     Finding: [401, 403, 404, 429, 503];
     Draining: [400, 401, 403, 404, 408, 413, 415, 422, 429, 503];
 }
@@ -43,10 +46,25 @@ errors! {
 #[OpenApi(tag = "Tag::Operators")]
 impl WorkersApi {
     /// List workers
+    ///
+    /// Pages are in the order of the ids; on each page live workers come first.
     #[oai(path = "/admin/queue/workers", method = "get", operation_id = "list_workers")]
-    async fn list(&self, caller: Viewer) -> Result<WorkersResponse, Failure<Listing>> {
-        let workers = self.0.read(&caller).await?.workers().await?;
-        Ok(WorkersResponse::Ok(json(&workers)?))
+    async fn list(
+        &self,
+        caller: Viewer,
+        /// List only workers after this id.
+        after: Query<Option<TextParam<500>>>,
+        /// The largest number of workers on the page.
+        limit: Query<WorkerLimit>,
+    ) -> Result<WorkersResponse, Failure<Listing>> {
+        let operator = self.0.read(&caller).await?;
+        let (after, limit) = (after.0, limit.0).all_valid()?;
+        let page = operator.list_workers(after.as_deref(), limit).await?;
+        let link = page.next.as_deref().map(|next| {
+            let limit = limit.to_string();
+            next_link("/admin/queue/workers", &[("limit", Some(&limit)), ("after", Some(next))])
+        });
+        Ok(WorkersResponse::Ok(json(&page.workers)?, link))
     }
 
     /// Get a worker
@@ -61,8 +79,7 @@ impl WorkersApi {
     ) -> Result<WorkerResponse, Failure<Finding>> {
         let operator = self.0.read(&caller).await?;
         let id = check_name(&id.0, UNKNOWN)?;
-        let workers = operator.workers().await?;
-        let worker = workers.into_iter().find(|worker| worker.id == id).ok_or_else(|| not_found(UNKNOWN))?;
+        let worker = operator.find_worker(id).await?.ok_or_else(|| not_found(UNKNOWN))?;
         let held = operator.held_by(id, MAX_HELD).await?;
         Ok(WorkerResponse::Ok(json(&WorkerView { worker, held })?))
     }

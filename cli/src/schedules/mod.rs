@@ -4,11 +4,11 @@ mod text;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use queue::schedule::{Schedules, Skip};
+use queue::schedule::{FirePosition, Fired, Schedules, Skip};
 
 use crate::{
     operator::{app, order, parse_reason},
-    output::{Screen, format_time, print, print_json},
+    output::{Screen, format_time, print, print_json, shell_quote},
 };
 
 #[derive(Args)]
@@ -20,7 +20,7 @@ The outcome of a fire is the state of its jobs that needs most attention. Finish
 
 Examples:
   millrace schedules
-  millrace schedules fires daily_prices --limit 100
+  millrace schedules fires daily_prices --limit 100 --before 2026-12-01T00:15:00Z
   millrace schedules fire daily_prices --reason 'the prices of yesterday are wrong'
   millrace schedules skip-next daily_prices --reason 'the provider is down for maintenance'")]
 pub(crate) struct Arguments {
@@ -40,6 +40,9 @@ enum Command {
         /// List at most this many fires
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
+        /// List only fires before this time; with SCHEDULE@TIME also those of later schedules at this time
+        #[arg(long, value_name = "TIME")]
+        before: Option<FirePosition>,
     },
     /// Fire a schedule now, in addition to its regular times
     Fire {
@@ -70,17 +73,25 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
             let all = schedules.overview().await?;
             return if json { print_json(&all) } else { print(&text::overview(&all, Screen::of_stdout())) };
         }
-        Some(Command::Fires { name, limit }) => {
+        Some(Command::Fires { name, limit, before }) => {
             if let Some(name) = &name {
                 check_name(&schedules, name)?;
             }
-            schedules.fires(name.as_deref(), limit).await?
+            let mut fires = schedules.fires(name.as_deref(), before.as_ref(), limit + 1).await?;
+            let has_next = fires.len() > limit as usize;
+            fires.truncate(limit as usize);
+            print_fires(&fires, json)?;
+            if let Some(last) = fires.last().filter(|_| has_next) {
+                let position = last.position().to_string();
+                eprintln!("note: for older fires add --before {}", shell_quote(&position));
+            }
+            return Ok(());
         }
         Some(Command::Fire { name, reason }) => {
             check_name(&schedules, &name)?;
             let fired = schedules.fire(&name, &order(&reason)?).await?;
             fired.with_context(|| format!("there is no schedule {name:?}"))?;
-            let mut fires = schedules.fires(Some(&name), 50).await?;
+            let mut fires = schedules.fires(Some(&name), None, 50).await?;
             // A later fire that is skipped already is listed first.
             fires.retain(|fire| fire.kind == "by_hand");
             fires.truncate(1);
@@ -89,12 +100,16 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
         Some(Command::SkipNext { name, reason }) => {
             check_name(&schedules, &name)?;
             let time = skip_next(&schedules, &name, &reason).await?;
-            let mut fires = schedules.fires(Some(&name), 50).await?;
+            let mut fires = schedules.fires(Some(&name), None, 50).await?;
             fires.retain(|fire| fire.fire_time == time);
             fires
         }
     };
-    if json { print_json(&fires) } else { print(&text::fires(&fires, Screen::of_stdout())) }
+    print_fires(&fires, json)
+}
+
+fn print_fires(fires: &[Fired], json: bool) -> Result<()> {
+    if json { print_json(&fires) } else { print(&text::fires(fires, Screen::of_stdout())) }
 }
 
 async fn skip_next(schedules: &Schedules, name: &str, reason: &str) -> Result<time::OffsetDateTime> {

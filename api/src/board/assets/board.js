@@ -1,5 +1,5 @@
 // Keyboard, local times and refreshing. Every page works without this file.
-// The first page is updated by server-sent events, the others are loaded again.
+// Pages with `data-events` are updated by server-sent events, the others are loaded again.
 "use strict";
 
 const REFRESH_MS = 5000;

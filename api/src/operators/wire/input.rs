@@ -65,11 +65,15 @@ impl Choice for State {
 /// Percent-encodes all characters except the unreserved ones of RFC 3986.
 const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Percent-encodes one segment of a path, or one value of a query.
+pub(crate) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, PARAMETER).to_string()
+}
+
 /// Builds the `Link` header for the next page: a path with these parameters.
 pub(crate) fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let given = parameters.iter().filter_map(|(name, value)| Some((name, (*value)?)));
-    let query: Vec<_> =
-        given.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, PARAMETER))).collect();
+    let query: Vec<_> = given.map(|(name, value)| format!("{name}={}", encode(value))).collect();
     format!("<{path}?{}>; rel=\"next\"", query.join("&"))
 }
 

@@ -4,9 +4,13 @@ use poem_openapi::{Enum, Object};
 use queue::{operator::replays, status::JobStatus};
 use serde::Serialize;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::jobs::Job;
-use crate::wire::{Nullable, Timestamp};
+use crate::{
+    validation::{FieldError, QueryValue, Value},
+    wire::{Nullable, Timestamp},
+};
 
 /// The dead letters of a queue that have the same error, apart from numbers, ids and quoted parts.
 #[derive(Object)]
@@ -79,6 +83,24 @@ impl From<replays::Selected> for DiscardedView {
     fn from(selected: replays::Selected) -> Self {
         let replays::Selected { count, is_capped, counted_at, samples, replayed_before: _ } = selected;
         Self { dry_run: true, count: u64::try_from(count).unwrap_or(0), is_capped, counted_at, samples }
+    }
+}
+
+/// The id of a replay, before which a page begins.
+pub(crate) struct ReplayId;
+
+impl QueryValue for ReplayId {
+    type Out = Uuid;
+
+    fn schema() -> MetaSchema {
+        <Uuid as Value>::schema()
+    }
+
+    fn read(text: &str) -> Result<Uuid, FieldError> {
+        Uuid::parse_str(text).map_err(|error| {
+            let reason = error.to_string();
+            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).with("error", reason)
+        })
     }
 }
 

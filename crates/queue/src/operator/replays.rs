@@ -57,12 +57,12 @@ impl Operator {
         Ok(StartedReplay::Started(Box::new(replay)))
     }
 
-    /// Lists replays, newest first.
+    /// Lists replays, newest first. The next page begins before the last id.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn replays(&self, limit: u32) -> Result<Vec<Replay>, Error> {
-        Ok(sql::list(&self.pool, limit.into()).await?)
+    pub async fn replays(&self, before: Option<Uuid>, limit: u32) -> Result<Vec<Replay>, Error> {
+        Ok(sql::list(&self.pool, before.unwrap_or(Uuid::max()), limit.into()).await?)
     }
 
     /// Returns a replay; `None` if the id is unknown.

@@ -39,6 +39,15 @@ pub struct WorkerInfo {
     pub claim_errors: BTreeMap<String, ClaimError>,
 }
 
+/// A page of the list of workers.
+#[derive(Debug, Clone)]
+pub struct WorkerList {
+    /// Live ones first, then by their ids.
+    pub workers: Vec<WorkerInfo>,
+    /// The next page begins after this id; `None` on the last page.
+    pub next: Option<String>,
+}
+
 /// What a worker reports about itself with each heartbeat.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -97,7 +106,28 @@ impl From<sql::WorkerRow> for WorkerInfo {
 }
 
 impl Operator {
-    /// Lists the workers, live ones first, at most 1,000.
+    /// Returns the first `limit` workers after an id, in the order of the ids.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn list_workers(&self, after: Option<&str>, limit: u32) -> Result<WorkerList, Error> {
+        let rows = sql::page(&self.pool, after.unwrap_or_default(), i64::from(limit) + 1).await?;
+        let has_next = rows.len() > limit as usize;
+        let mut workers: Vec<WorkerInfo> = rows.into_iter().take(limit as usize).map(WorkerInfo::from).collect();
+        let next = workers.last().filter(|_| has_next).map(|last| last.id.clone());
+        workers.sort_by_key(|worker| !worker.live);
+        Ok(WorkerList { workers, next })
+    }
+
+    /// Returns a worker; `None` if the id is unknown.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn find_worker(&self, id: &str) -> Result<Option<WorkerInfo>, Error> {
+        Ok(sql::find(&self.pool, id).await?.map(WorkerInfo::from))
+    }
+
+    /// Lists the 1,000 workers that were seen last, live ones first.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.

@@ -15,7 +15,7 @@
 //! | `catch_up` | which fires are due |
 //! | `ledger` | firing, each nominal time once |
 //! | `order` | what operators do: fire now, skip the next fire |
-//! | `overview`, `fired` | what operators see: the next fires, past ones and their outcomes |
+//! | `overview`, `fired`, `position` | what operators see: the next fires, past ones and their outcomes, page by page |
 //! | `ticker` | ticks and checks in every worker |
 //! | `store` | all SQL |
 
@@ -25,6 +25,7 @@ mod fired;
 mod ledger;
 mod order;
 mod overview;
+mod position;
 mod store;
 mod ticker;
 
@@ -37,6 +38,7 @@ use futures_util::future::BoxFuture;
 use metrics::{Unit, describe_gauge};
 pub use order::Skip;
 pub use overview::{Overview, Upcoming};
+pub use position::FirePosition;
 pub use ticker::Timing;
 use time::OffsetDateTime;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Cron, Schedule, Schedules, fired::Fired, store};
+use super::{Cron, Schedule, Schedules, fired::Fired, position::FirePosition, store};
 use runtime::{error::Error, executor::repeatable};
 
 /// The number of past fires of each schedule in [`Schedules::overview`].
@@ -50,7 +50,7 @@ impl Schedules {
         let registered = store::registered(&self.pool, &names).await?;
         let ahead = store::ahead(repeatable(&self.pool), &names).await?;
         let mut latest: BTreeMap<String, Vec<Fired>> = BTreeMap::new();
-        for row in store::fires(&self.pool, &names, true, PAST).await? {
+        for row in store::fires(&self.pool, &names, true, None, PAST).await? {
             latest.entry(row.schedule.clone()).or_default().push(row.into());
         }
         let overview = self.all.iter().map(|Schedule { name, cron, catch_up, .. }| {
@@ -71,18 +71,24 @@ impl Schedules {
         Ok(overview.collect())
     }
 
-    /// Returns the latest fires of one schedule or of all, newest first, at most `limit` of each schedule. Fires after now
-    /// are among them: those that an operator skips, and those from before the clock went back.
+    /// Returns the latest fires of one schedule or of all, newest first, at most `limit`. The next page begins after the
+    /// position of the last one. Fires after now are among them: those that an operator skips, and those from before the
+    /// clock went back.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn fires(&self, name: Option<&str>, limit: u32) -> Result<Vec<Fired>, Error> {
+    pub async fn fires(
+        &self,
+        name: Option<&str>,
+        after: Option<&FirePosition>,
+        limit: u32,
+    ) -> Result<Vec<Fired>, Error> {
         let names = match name {
             Some(name) => vec![name.to_owned()],
             None => store::names(&self.pool).await?,
         };
-        let mut fires: Vec<Fired> =
-            store::fires(&self.pool, &names, false, limit.into()).await?.into_iter().map(Fired::from).collect();
+        let rows = store::fires(&self.pool, &names, false, after, limit.into()).await?;
+        let mut fires: Vec<Fired> = rows.into_iter().map(Fired::from).collect();
         fires.sort_by(|one, other| other.fire_time.cmp(&one.fire_time).then_with(|| one.schedule.cmp(&other.schedule)));
         fires.truncate(limit as usize);
         Ok(fires)

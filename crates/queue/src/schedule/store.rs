@@ -3,7 +3,7 @@
 use sqlx::PgExecutor;
 use time::OffsetDateTime;
 
-use super::catch_up::Fire;
+use super::{catch_up::Fire, position::FirePosition};
 use crate::ReadTime;
 use runtime::{
     db::Pool,
@@ -203,10 +203,16 @@ pub(super) async fn registered(pool: &Pool, names: &[String]) -> sqlx::Result<Ve
     .await
 }
 
-/// Returns the latest fires of these schedules, newest first, at most `limit` of each; with `past` only those that are not
-/// after now. The states of a fire's jobs come from the ids between its first and its last job, at most 1,000. Other jobs
-/// in between have another correlation id.
-pub(super) async fn fires(pool: &Pool, names: &[String], past: bool, limit: i64) -> sqlx::Result<Vec<Recorded>> {
+/// Returns the latest fires of these schedules that follow a position, newest first, at most `limit` of each; with `past`
+/// only those that are not after now. Each schedule is a range of the primary key. The states of a fire's jobs come from the
+/// ids between its first and its last job, at most 1,000. Other jobs in between have another correlation id.
+pub(super) async fn fires(
+    pool: &Pool,
+    names: &[String],
+    past: bool,
+    after: Option<&FirePosition>,
+    limit: i64,
+) -> sqlx::Result<Vec<Recorded>> {
     sqlx::query_as!(
         Recorded,
         r#"SELECT fire.schedule AS "schedule!", fire.fire_time AS "fire_time!: ReadTime", fire.kind AS "kind!",
@@ -214,12 +220,15 @@ pub(super) async fn fires(pool: &Pool, names: &[String], past: bool, limit: i64)
                   fire.jobs AS "jobs!", fire.first_job, fire.last_job, states.waiting AS "waiting!",
                   states.retried AS "retried!", states.running AS "running!", states.done AS "done!",
                   states.dead AS "dead!", states.cancelled AS "cancelled!"
-           FROM unnest($1::text[]) AS known (name)
+           FROM (SELECT name, coalesce($4::timestamptz - CASE WHEN name COLLATE "C" > $5::text THEN interval '0 seconds'
+                                                              ELSE interval '1 microsecond' END, 'infinity') AS newest
+                 FROM unnest($1::text[]) AS names (name)) AS known
            CROSS JOIN LATERAL (
                SELECT *, schedule || '@' || to_char(fire_time AT TIME ZONE 'UTC',
                           CASE kind WHEN 'by_hand' THEN 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"' ELSE 'YYYY-MM-DD"T"HH24:MI:SS"Z"' END)
                       AS correlation_id
-               FROM schedule_fires WHERE schedule = known.name AND (NOT $2 OR fire_time <= clock_timestamp())
+               FROM schedule_fires
+               WHERE schedule = known.name AND fire_time <= known.newest AND (NOT $2 OR fire_time <= clock_timestamp())
                ORDER BY fire_time DESC LIMIT $3
            ) AS fire
            CROSS JOIN LATERAL (
@@ -235,6 +244,8 @@ pub(super) async fn fires(pool: &Pool, names: &[String], past: bool, limit: i64)
         names,
         past,
         limit,
+        after.map(|position| position.time),
+        after.and_then(|position| position.schedule.as_deref()),
     )
     .fetch_all(repeatable(pool))
     .await

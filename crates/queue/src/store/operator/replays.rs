@@ -105,13 +105,14 @@ pub(crate) async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection
     row.fetch_one(&mut *tx).await
 }
 
-/// Lists replays, newest first.
-pub(crate) async fn list(pool: &Pool, limit: i64) -> Result<Vec<Replay>> {
+/// Lists replays before an id, newest first.
+pub(crate) async fn list(pool: &Pool, before: Uuid, limit: i64) -> Result<Vec<Replay>> {
     let rows = sqlx::query_as!(
         Replay,
         r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
                   skipped, skips AS "skips: Json<Vec<Skip>>", created_at, ended_at
-           FROM replays ORDER BY id DESC LIMIT $1"#,
+           FROM replays WHERE id < $1 ORDER BY id DESC LIMIT $2"#,
+        before,
         limit,
     );
     rows.fetch_all(repeatable(pool)).await
