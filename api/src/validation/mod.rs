@@ -14,6 +14,7 @@ pub(crate) use request::{Field, object_schema, request};
 pub(crate) use text::parse_string;
 pub(crate) use value::{
     Choice, FirstOr, Flag, Integer, OneOf, StrippedText, Text, VISIBLE_PATTERN, Value, VisibleText, list_names,
+    parse_uuid,
 };
 
 pub(crate) use crate::validation_error::{FieldError, ValidationError};

@@ -299,11 +299,19 @@ impl Value for Uuid {
     fn read(raw: &str) -> Result<Self, FieldError> {
         let text = parse_string(raw)
             .ok_or_else(|| FieldError::new("uuid_type", "UUID input should be a string, bytes or UUID object"))??;
-        Self::parse_str(&text).map_err(|error| {
-            let reason = error.to_string();
-            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).with("error", reason)
-        })
+        parse_uuid(&text)
     }
+}
+
+/// Parses a UUID in any of its forms.
+///
+/// # Errors
+/// The text is none.
+pub(crate) fn parse_uuid(text: &str) -> Result<Uuid, FieldError> {
+    Uuid::parse_str(text).map_err(|error| {
+        let reason = error.to_string();
+        FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).with("error", reason)
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The schemas of dead letters and their replays.
 
-use poem_openapi::{Enum, Object};
+use poem_openapi::{Enum, Object, registry::MetaSchema};
 use queue::{operator::replays, status::JobStatus};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::jobs::Job;
 use crate::{
-    validation::{FieldError, QueryValue, Value},
+    validation::{FieldError, QueryValue, Value, parse_uuid},
     wire::{Nullable, Timestamp},
 };
 
@@ -97,10 +97,7 @@ impl QueryValue for ReplayId {
     }
 
     fn read(text: &str) -> Result<Uuid, FieldError> {
-        Uuid::parse_str(text).map_err(|error| {
-            let reason = error.to_string();
-            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).with("error", reason)
-        })
+        parse_uuid(text)
     }
 }
 
