@@ -306,7 +306,7 @@ impl Value for Uuid {
 /// Parses a UUID in any of its forms.
 ///
 /// # Errors
-/// The text is none.
+/// The text has none of these forms.
 pub(crate) fn parse_uuid(text: &str) -> Result<Uuid, FieldError> {
     Uuid::parse_str(text).map_err(|error| {
         let reason = error.to_string();
