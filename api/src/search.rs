@@ -38,7 +38,7 @@ impl SearchApi {
 struct Results {
     /// The query without outer blanks.
     query: String,
-    /// The number of items that match, including those beyond the limit; counted up to 5,000.
+    /// The number of items that match, including those beyond the limit; counted up to 1,000.
     total: i64,
     /// The best matches, best first.
     items: Vec<FoundItem>,

@@ -179,7 +179,7 @@ fn searches() -> Vec<Row> {
         search(json!({ "size": 10_001 }), failed),
         search(json!({ "size": "ten" }), "400 number_format_exception"),
         search(json!({ "track_total_hits": "no" }), "400 number_format_exception"),
-        search(json!({ "track_total_hits": 5000, "_source": ["id"] }), "200"),
+        search(json!({ "track_total_hits": 1000, "_source": ["id"] }), "200"),
         search(json!({ "_source": 5 }), parsing),
         search(json!({ "search_after": [1] }), failed),
         search(json!({ "sort": by_id, "search_after": [i64::MIN] }), "200"),

@@ -84,7 +84,7 @@ async fn the_command_line_lists_tests_and_enables_destinations() {
     let (_, table) = run(&system, &variables, &[]).await;
     let lines: Vec<&str> = table.lines().collect();
     assert!(
-        lines[0].starts_with("DESTINATION  STATE") && lines[1].starts_with("acme         disabled 0 s ago"),
+        lines[0].starts_with("DESTINATION  STATE") && lines[1].starts_with("acme         disabled "),
         "{table}"
     );
     assert!(lines[1].contains(&format!("{}/hook", receiver.url)) && lines[1].ends_with("410 Gone"), "{table}");

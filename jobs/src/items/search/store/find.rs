@@ -61,7 +61,7 @@ impl From<Vec<Row>> for Matches {
 /// of the documents are not read.
 ///
 /// Each group is stored once and read where it is: to be counted, and to be ranked. A CTE of all groups would copy the
-/// 5,000 rows of a frequent word a second time.
+/// rows of a frequent word a second time.
 pub(crate) async fn find(pool: &Pool, query: &TextQuery, limit: u32) -> Result<Matches, Error> {
     let (prefix, prefix_title) = query.prefix.as_ref().map(|[any, title]| (any, title)).unzip();
     let rows = sqlx::query_as!(
