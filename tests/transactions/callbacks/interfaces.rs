@@ -83,10 +83,7 @@ async fn the_command_line_lists_tests_and_enables_destinations() {
     sqlx::query(disable).execute(&system.database.pool().await).await.unwrap();
     let (_, table) = run(&system, &variables, &[]).await;
     let lines: Vec<&str> = table.lines().collect();
-    assert!(
-        lines[0].starts_with("DESTINATION  STATE") && lines[1].starts_with("acme         disabled "),
-        "{table}"
-    );
+    assert!(lines[0].starts_with("DESTINATION  STATE") && lines[1].starts_with("acme         disabled "), "{table}");
     assert!(lines[1].contains(&format!("{}/hook", receiver.url)) && lines[1].ends_with("410 Gone"), "{table}");
     assert_eq!(lines[2], "millrace callbacks enable acme --reason '…'");
     let (status, text) = run(&system, &variables, &["enable", "acme", "--reason", "it is back", "--json"]).await;
