@@ -6,7 +6,7 @@ use jobs::{
     items::{
         Contents, Items,
         search::{
-            Config, Elasticsearch, Fallback, Search, Searcher, Server,
+            Config, Elasticsearch, Fallback, MAX_COUNTED, Search, Searcher, Server,
             elasticsearch::{ALIAS, INDEX, Write},
         },
     },
@@ -142,7 +142,9 @@ async fn a_reindex_continues_after_opensearch_was_killed() {
     eventually("all documents are reindexed", SOON, async || harness.count(stale).await == 0).await;
     harness.elasticsearch.refresh().await.expect("a refresh");
     let found = harness.elasticsearch.search("hdmi cafe", 1).await.expect("hits");
-    assert_eq!(found.total, i64::from(DOCUMENTS));
+    assert_eq!(found.total, MAX_COUNTED);
+    let counted = harness.engine.call(Method::GET, &format!("{INDEX}/_count"), None).await;
+    assert_eq!(counted["count"], DOCUMENTS);
 }
 
 #[tokio::test]
