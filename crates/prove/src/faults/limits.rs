@@ -42,16 +42,18 @@ pub(super) async fn kill_workers(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Adds jobs to each key in turn, up to the backlog.
+/// Adds jobs of random keys, up to the backlog. In turn from the first key, all would soon be of that key: few are added at a
+/// time.
 async fn fill(scene: &mut Scene<'_>, session: &mut PgConnection) -> Result<()> {
     let unfinished = usize::try_from(store::unfinished(session, Limited::NAME).await?)?;
     let ids = scene.task_ids(BACKLOG.saturating_sub(unfinished)).into_iter();
-    let jobs = ids.enumerate().map(|(number, id)| {
-        let key = format!("key-{}", number % KEYS);
+    let jobs = ids.map(|id| {
+        let key = format!("key-{}", scene.random.usize(0..KEYS));
         let number = FairKey::of(&key).number();
         (id, key, number)
     });
-    Ok(store::add_limited(session, &jobs.collect::<Vec<_>>()).await?)
+    let jobs: Vec<_> = jobs.collect();
+    Ok(store::add_limited(session, &jobs).await?)
 }
 
 /// Waits until the process is at work, and no job would become a dead letter by its death. Adds jobs meanwhile, because all
