@@ -18,12 +18,15 @@ use crate::{
 const KEYS: usize = 16;
 /// Unfinished jobs before each kill.
 const BACKLOG: usize = 10 * KEYS;
+/// A thousand kills take half an hour.
+const PROGRESS_EVERY: u32 = 100;
 
 /// Each kill hits a run at work. The checker reads that no two runs of a key were at work at once. That every job is done
 /// at the end shows that no kill has kept the slot of a key.
 pub(super) async fn kill_workers(scene: &mut Scene<'_>) -> Result<()> {
     let mut session = scene.session().await?;
-    for _ in 0..scene.kills() {
+    let kills = scene.kills();
+    for number in 1..=kills {
         fill(scene, &mut session).await?;
         scene.run_for_random(0..200).await;
         let place = WORKERS[scene.random.usize(0..WORKERS.len())];
@@ -33,6 +36,9 @@ pub(super) async fn kill_workers(scene: &mut Scene<'_>) -> Result<()> {
         scene.history.record(Event::Killed { pid });
         scene.processor.forget(pid);
         scene.restart(place).await?;
+        if number.is_multiple_of(PROGRESS_EVERY) && number < kills {
+            eprintln!("{number} of {kills} kills");
+        }
     }
     scene.run_until_no_job(Limited::NAME).await?;
     let dead = store::dead(&mut session, Limited::NAME).await?;
