@@ -6,9 +6,13 @@ use queue::{Policy, retry::Backoff};
 
 use crate::harness::queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy};
 
+/// The first panic of a process may print for seconds, if it looks up the names of a backtrace.
+const DEADLINE: Duration = Duration::from_secs(5);
+const MISSED: &str = "cancelled after its deadline of 5s";
+
 #[tokio::test]
 async fn every_outcome_is_recorded() {
-    let policy = Policy { deadline: Duration::from_millis(300), ..quick_policy() };
+    let policy = Policy { deadline: DEADLINE, ..quick_policy() };
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(policy));
     use Step::{Done, Fail, Hang, Panic, Reject, Snooze};
     /// Name, script, state, runs, failures, last error.
@@ -20,7 +24,7 @@ async fn every_outcome_is_recorded() {
         ("rejected", &[Reject], "Killed", 1, 1, Some("rejected")),
         ("snoozed", &[Snooze(10), Snooze(10), Snooze(10), Snooze(10), Done], "Done", 5, 0, None),
         ("panics", &[Panic, Panic, Done], "Done", 3, 2, Some("panicked: a panic of the script")),
-        ("hangs", &[Hang, Done], "Done", 2, 1, Some("cancelled after its deadline of 300ms")),
+        ("hangs", &[Hang, Done], "Done", 2, 1, Some(MISSED)),
         (
             "snoozes and fails",
             &[Snooze(1), Fail, Snooze(1), Fail, Snooze(1), Fail],
@@ -55,14 +59,14 @@ async fn every_outcome_is_recorded() {
 /// What watches the runs is not in their tasks, and serves all jobs of a claim.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_handler_that_blocks_its_thread_misses_its_deadline_alone() {
-    let policy = Policy { deadline: Duration::from_secs(1), ..quick_policy() };
+    let policy = Policy { deadline: DEADLINE, ..quick_policy() };
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(policy));
-    harness.enqueue("blocks", &[Step::Block(4000), Step::Done]).await;
+    harness.enqueue("blocks", &[Step::Block(8000), Step::Done]).await;
     harness.enqueue("panics", &[Step::Panic, Step::Done]).await;
     harness.enqueue("done", &[Step::Done]).await;
     harness.run_all(&scripted).await;
     let expected = [
-        ("blocks", 2, 1, Some("cancelled after its deadline of 1s")),
+        ("blocks", 2, 1, Some(MISSED)),
         ("panics", 2, 1, Some("panicked: a panic of the script")),
         ("done", 1, 0, None),
     ];
