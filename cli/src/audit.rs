@@ -41,16 +41,16 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When the database cannot be used, or the output cannot be written.
 pub(crate) async fn program(Arguments { target, limit, before, json }: Arguments) -> Result<()> {
-    let actions = connect().await?.actions(target.as_deref(), before, limit).await?;
+    let page = connect().await?.list_actions(target.as_deref(), before, limit).await?;
     if json {
-        return print_json(&actions);
+        print_json(&page.rows)?;
+    } else if page.rows.is_empty() {
+        print("No action is recorded.\n")?;
+    } else {
+        print(&text(&page.rows, Screen::of_stdout()))?;
     }
-    if actions.is_empty() {
-        return print("No action is recorded.\n");
-    }
-    print(&text(&actions, Screen::of_stdout()))?;
-    if let Some(last) = actions.last().filter(|_| u32::try_from(actions.len()).is_ok_and(|count| count == limit)) {
-        eprintln!("note: for older actions add --before {}", last.id);
+    if let Some(next) = page.next {
+        eprintln!("note: for older actions add --before {next}");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use queue::{
-    Operator,
+    Operator, Page,
     operator::replays::{Replay, ReplayChange},
 };
 use uuid::Uuid;
@@ -76,16 +76,14 @@ pub(crate) async fn program(Arguments { command, limit, before, json }: Argument
     let operator = connect().await?;
     let replay = match command {
         None => {
-            let mut replays = operator.replays(before, limit + 1).await?;
-            let has_next = replays.len() > limit as usize;
-            replays.truncate(limit as usize);
+            let Page { rows: replays, next } = operator.replays(before, limit).await?;
             if json {
                 print_json(&replays)?
             } else {
                 print(&list(&replays, Screen::of_stdout()))?
             }
-            if let Some(last) = replays.last().filter(|_| has_next) {
-                eprintln!("note: for older replays add --before {}", last.id);
+            if let Some(next) = next {
+                eprintln!("note: for older replays add --before {next}");
             }
             return Ok(true);
         }

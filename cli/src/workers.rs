@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use queue::{
-    Operator,
-    operator::workers::{WorkerInfo, WorkerList},
+    Operator, Page,
+    operator::workers::WorkerInfo,
     status::JobStatus,
 };
 use serde_json::json;
@@ -77,12 +77,12 @@ pub(crate) async fn program(arguments: Arguments) -> Result<()> {
         None => {
             if watched {
                 return watch(async |screen| {
-                    let WorkerList { workers, next: _ } = operator.list_workers(after.as_deref(), limit).await?;
+                    let workers = operator.list_workers(after.as_deref(), limit).await?.rows;
                     Ok(if json { serde_json::to_string(&workers)? + "\n" } else { list(&workers, screen) })
                 })
                 .await;
             }
-            let WorkerList { workers, next } = operator.list_workers(after.as_deref(), limit).await?;
+            let Page { rows: workers, next } = operator.list_workers(after.as_deref(), limit).await?;
             print(&if json { to_json(&workers)? } else { list(&workers, Screen::of_stdout()) })?;
             if let Some(next) = next {
                 eprintln!("note: for more workers add --after {}", shell_quote(&next));

@@ -22,8 +22,10 @@ struct Output {
 }
 
 impl Output {
+    /// The JSON before the notes.
     fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+        let json = self.text.split("\nnote: ").next().unwrap_or_default();
+        serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Lists of replays, fires and workers have pages in every interface: together they have each entry once, in order.
+//! Lists of replays, fires, workers and actions have pages in every interface: together they have each entry once, in order.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -149,6 +149,22 @@ async fn workers_have_pages() {
         let page = browser.get(path).await.text;
         assert!(page.contains("Mixed releases: 1.0, 1.1"), "the release of another page counts: {path}: {page}");
     }
+}
+
+#[tokio::test]
+async fn actions_have_pages() {
+    let browser = Browser::logged_in().await;
+    let pool = browser.system.database.pool().await;
+    let insert = "INSERT INTO operator_actions (actor, via, action, target, reason, count)
+                  SELECT 'ada', 'cli', 'pause', 'q', 'n ' || n, 1 FROM generate_series(1, 100) AS n";
+    sqlx::query(insert).execute(&pool).await.unwrap();
+    let expected: Vec<String> = (1..=100).rev().map(|n| format!("n {n}")).collect();
+    let over_http = over_http(&browser, "/admin/queue/actions?target=q&limit=50").await;
+    let printed = by_command(&browser, &["audit", "--target", "q", "--limit", "50"], "--before").await;
+    for pages in [over_http, printed] {
+        assert_eq!((lengths(&pages), values(&pages, "reason")), (vec![50, 50], expected.iter().map(|s| &**s).collect()));
+    }
+    assert_eq!(on_the_board(&browser, "/board/audit?target=q").await, [50, 50]);
 }
 
 #[tokio::test]

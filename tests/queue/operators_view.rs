@@ -95,7 +95,7 @@ async fn a_worker_reports_what_it_runs_and_is_drained() {
     scripted.gate.add_permits(1);
     running.wait_for_end().await;
     assert_eq!(harness.row("held").await.status, "Done", "its run ended first");
-    assert_eq!(operator.actions(Some(&name), None, 10).await.unwrap()[0].action, "drain");
+    assert_eq!(operator.actions(&name, 10).await.unwrap()[0].action, "drain");
 }
 
 #[tokio::test]

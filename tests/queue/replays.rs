@@ -123,7 +123,7 @@ async fn a_replay_takes_the_dead_letters_of_its_start_and_is_recorded() {
         )
         .await;
     assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 3);
-    let actions = replays.operator.actions(Some(&replay.id.to_string()), None, 10).await.unwrap();
+    let actions = replays.operator.actions(&replay.id.to_string(), 10).await.unwrap();
     let seen: Vec<_> =
         actions.iter().map(|action| (&*action.actor, &*action.via, &*action.action, action.count)).collect();
     assert_eq!(seen, [("ada", "cli", "replay", 30)]);
@@ -287,7 +287,7 @@ async fn the_third_replay_of_a_job_needs_a_confirmation() {
     let one = Pace { limit: 1, ..ALL_AT_ONCE };
     let refused = replays.operator.start_replay(&Replays::selection(), one, &order()).await.unwrap();
     assert!(matches!(refused, StartedReplay::ReplayedBefore(1)), "{refused:?}");
-    assert_eq!(replays.operator.replays(None, 10).await.unwrap().len(), 2, "it has not started");
+    assert_eq!(replays.operator.replays(None, 10).await.unwrap().rows.len(), 2, "it has not started");
     let third = replays.start_replay(Pace { include_replayed: true, ..one }).await;
     assert_eq!(replays.wait_for_state(&third, "done").await.replayed, 1);
     let job = replays.operator.show(&selected.samples[0].id).await.unwrap().expect("it exists");

@@ -113,7 +113,7 @@ async fn a_filter_cancels_exactly_the_jobs_that_it_has_counted() {
     let waiting = Filter { state: Some(State::Waiting), ..Filter::default() };
     let left: Vec<String> = operator.list(&waiting, 10).await.unwrap().jobs.into_iter().map(|job| job.id).collect();
     assert_eq!(left, [later, other]);
-    let actions = operator.actions(None, None, 100).await.unwrap();
+    let actions = operator.list_actions(None, None, 100).await.unwrap().rows;
     let (sum, single) = actions.split_first().expect("actions");
     assert_eq!((&*sum.action, &*sum.target, sum.count, single.len()), ("cancel", "scripted", 7, 7));
     assert_eq!(sum.filter.as_ref().map(|filter| &filter["attempts"]), Some(&"2".into()));

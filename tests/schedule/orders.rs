@@ -38,7 +38,7 @@ async fn a_skipped_fire_does_not_happen_and_the_next_one_happens_once() {
     assert_eq!((skipped.len(), skipped[0].fire_time, skipped[0].jobs), (1, time, 0), "{fires:?}");
     assert!(fires.iter().all(|fire| fire.kind == "skipped" || fire.kind == "on_time"), "{fires:?}");
     harness.assert_jobs().await;
-    let recorded = operator.fires(Some(NAME), None, 100).await.unwrap();
+    let recorded = operator.fires(Some(NAME), None, 100).await.unwrap().rows;
     let row = recorded.iter().find(|fire| fire.fire_time == time).expect("its row");
     assert_eq!((row.fired_by.as_deref(), row.outcome), (Some("ada"), FireOutcome::NoJobs));
 }
@@ -100,7 +100,7 @@ async fn the_outcome_of_a_fire_follows_its_jobs() {
     let harness = ScheduleHarness::new().await;
     let schedules = harness.schedules(YEARLY, CatchUp::Latest);
     assert_eq!(schedules.fire(NAME, &order()).await.unwrap(), Some(1));
-    let fire = schedules.fires(None, None, 10).await.unwrap().remove(0);
+    let fire = schedules.fires(None, None, 10).await.unwrap().rows.remove(0);
     assert_eq!((fire.outcome, fire.fired_by.as_deref(), fire.jobs), (FireOutcome::Waiting, Some("ada"), 1));
     assert!(fire.first_job.is_some() && fire.first_job == fire.last_job, "{fire:?}");
     // Another job whose id is between the ids of the fire's jobs.

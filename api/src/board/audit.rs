@@ -35,15 +35,14 @@ struct AuditPage {
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let target = visit.query.text("target");
     let before = visit.query.number("before", i64::MAX, 0, i64::MAX)?;
-    let actions = load("actions", state.operator().actions(target.as_deref(), Some(before), PAGE)).await;
+    let found = load("actions", state.operator().list_actions(target.as_deref(), Some(before), PAGE)).await;
     let link = |before: Option<&str>| format::link(PATH, &[("target", target.as_deref()), ("before", before)]);
-    let found = actions.as_deref().unwrap_or_default();
-    let last = found.last().filter(|_| found.len() == PAGE as usize);
+    let next = found.as_ref().ok().and_then(|page| page.next);
     let page = AuditPage {
         chrome: visit.chrome("Audit", PATH, format::command("audit", &[("--target", target.as_deref())])),
-        older: last.map(|action| link(Some(&action.id.to_string()))),
+        older: next.map(|next| link(Some(&next.to_string()))),
         newest: visit.query.get("before").map(|_| link(None)),
-        actions,
+        actions: found.map(|page| page.rows),
         target,
     };
     page::render(&page)

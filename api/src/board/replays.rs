@@ -6,7 +6,7 @@ use askama::Template;
 use jobs::app::App;
 use poem::Response;
 use queue::{
-    Operator,
+    Operator, Page,
     operator::{
         audit::Action,
         replays::{Replay, ReplayChange},
@@ -24,7 +24,7 @@ use super::{
     state::State,
     visit::{Visit, after_action, conflict, not_found},
 };
-use crate::{page::fetch_limit, problem::Problem};
+use crate::problem::Problem;
 
 const PATH: &str = "/board/replays";
 /// The replays of one page, and the newest actions that a page shows.
@@ -35,8 +35,7 @@ const PAGE: u32 = 50;
 #[template(path = "replays.html")]
 struct ReplaysPage {
     chrome: Chrome,
-    replays: Part<Vec<Replay>>,
-    older: Option<String>,
+    page: Part<Page<Replay, Uuid>>,
     /// Whether this is the first page, which is updated by events.
     is_first: bool,
     at: OffsetDateTime,
@@ -46,8 +45,7 @@ struct ReplaysPage {
 #[derive(Template)]
 #[template(path = "replays_state.html")]
 struct ReplaysState {
-    replays: Part<Vec<Replay>>,
-    older: Option<String>,
+    page: Part<Page<Replay, Uuid>>,
     is_first: bool,
     at: OffsetDateTime,
 }
@@ -68,8 +66,8 @@ pub(super) fn snapshots(app: &App) -> Render {
     Arc::new(move || {
         let operator = operator.clone();
         Box::pin(async move {
-            let (replays, older) = read_page(&operator, None).await;
-            let state = ReplaysState { replays, older, is_first: true, at: OffsetDateTime::now_utc() };
+            let page = read_page(&operator, None).await;
+            let state = ReplaysState { page, is_first: true, at: OffsetDateTime::now_utc() };
             // A template fails only because of a fault in it. The page then shows the fault.
             state.render().unwrap_or_default()
         })
@@ -83,24 +81,19 @@ pub(super) fn snapshots(app: &App) -> Render {
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let before = visit.query.get("before").map(Uuid::parse_str).transpose();
     let before = before.map_err(|_| invalid("before", "must be the id of a replay"))?;
-    let (replays, older) = read_page(state.operator(), before).await;
+    let page = read_page(state.operator(), before).await;
     let command = format::command("replays", &[("--before", visit.query.get("before"))]);
     let chrome = visit.chrome("Replays", PATH, command);
     let at = chrome.at;
-    page::render(&ReplaysPage { chrome, replays, older, is_first: before.is_none(), at })
+    page::render(&ReplaysPage { chrome, page, is_first: before.is_none(), at })
 }
 
-/// Reads a page, and the link to the next one.
-async fn read_page(operator: &Operator, before: Option<Uuid>) -> (Part<Vec<Replay>>, Option<String>) {
-    let mut replays = load("replays", operator.replays(before, fetch_limit(PAGE))).await;
-    let mut older = None;
-    if let Ok(found) = &mut replays
-        && found.len() > PAGE as usize
-    {
-        found.truncate(PAGE as usize);
-        older = found.last().map(|last| format::link(PATH, &[("before", Some(&last.id.to_string()))]));
-    }
-    (replays, older)
+async fn read_page(operator: &Operator, before: Option<Uuid>) -> Part<Page<Replay, Uuid>> {
+    load("replays", operator.replays(before, PAGE)).await
+}
+
+fn older_link(before: &Uuid) -> String {
+    format::link(PATH, &[("before", Some(&before.to_string()))])
 }
 
 /// Shows one replay.
@@ -112,7 +105,7 @@ pub(super) async fn show(state: &State, visit: &Visit, text: &str) -> Result<Res
     let (operator, target) = (state.operator(), id.to_string());
     let (replay, actions) = tokio::join!(
         load("replay", operator.find_replay(id)),
-        load("actions", operator.actions(Some(&target), None, PAGE)),
+        load("actions", operator.actions(&target, PAGE)),
     );
     let replay = match replay {
         Ok(None) => return Err(not_found("replay", text)),

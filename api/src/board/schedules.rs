@@ -12,7 +12,7 @@ use super::{
     state::State,
     visit::{Visit, after_action, conflict, not_found},
 };
-use crate::{page::fetch_limit, problem::Problem};
+use crate::problem::Problem;
 
 const PATH: &str = "/board/schedules";
 /// The fires of one page.
@@ -58,15 +58,10 @@ pub(super) async fn fires(state: &State, visit: &Visit, name: &str) -> Result<Re
     }
     let before = visit.query.get("before").map(str::parse::<FirePosition>).transpose();
     let before = before.map_err(|must| invalid("before", &must))?;
-    let mut fires = load("fires", schedules.fires(Some(name), before.as_ref(), fetch_limit(PAGE))).await;
-    let mut older = None;
-    if let Ok(found) = &mut fires
-        && found.len() > PAGE as usize
-    {
-        found.truncate(PAGE as usize);
-        let last = found.last().map(|last| last.position_in_schedule().to_string());
-        older = last.map(|last| format::link(&fires_path(name), &[("before", Some(&last))]));
-    }
+    let page = load("fires", schedules.fires(Some(name), before.as_ref(), PAGE)).await;
+    let next = page.as_ref().ok().and_then(|page| page.next.as_ref());
+    let older = next.map(|next| format::link(&fires_path(name), &[("before", Some(&next.to_string()))]));
+    let fires = page.map(|page| page.rows);
     let command = [("", Some(name)), ("--before", visit.query.get("before"))];
     let chrome = visit.chrome(&format!("Fires of {name}"), PATH, format::command("schedules fires", &command));
     let newest = before.map(|_| fires_path(name));

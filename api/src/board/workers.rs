@@ -6,11 +6,8 @@ use askama::Template;
 use jobs::app::App;
 use poem::Response;
 use queue::{
-    Operator,
-    operator::{
-        audit::Action,
-        workers::{WorkerInfo, WorkerList},
-    },
+    Operator, Page,
+    operator::{audit::Action, workers::WorkerInfo},
     status::JobStatus,
 };
 use time::OffsetDateTime;
@@ -37,7 +34,7 @@ const ACTIONS: u32 = 20;
 #[template(path = "workers.html")]
 struct WorkersPage {
     chrome: Chrome,
-    page: Part<WorkerList>,
+    page: Part<Page<WorkerInfo, String>>,
     versions: Vec<String>,
     /// Whether this is the first page, which is updated by events.
     is_first: bool,
@@ -48,7 +45,7 @@ struct WorkersPage {
 #[derive(Template)]
 #[template(path = "workers_state.html")]
 struct WorkersState {
-    page: Part<WorkerList>,
+    page: Part<Page<WorkerInfo, String>>,
     /// The releases of live workers, if they differ.
     versions: Vec<String>,
     is_first: bool,
@@ -93,10 +90,10 @@ pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Probl
 }
 
 /// Reads a page of workers, and the releases of all live workers if they differ.
-async fn read_page(operator: &Operator, after: Option<&str>) -> (Part<WorkerList>, Vec<String>) {
+async fn read_page(operator: &Operator, after: Option<&str>) -> (Part<Page<WorkerInfo, String>>, Vec<String>) {
     let page = load("workers", operator.list_workers(after, PAGE)).await;
     let versions = match &page {
-        Ok(WorkerList { workers, next: None }) if after.is_none() => versions(workers),
+        Ok(Page { rows, next: None }) if after.is_none() => versions(rows),
         Ok(_) => load("releases", operator.workers()).await.map_or_else(|_| Vec::new(), |all| versions(&all)),
         Err(_) => Vec::new(),
     };
@@ -118,7 +115,7 @@ pub(super) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Respo
     let operator = state.operator();
     // The quickest first: there are two sessions.
     let (actions, worker, jobs) = tokio::join!(
-        load("actions", operator.actions(Some(id), None, ACTIONS)),
+        load("actions", operator.actions(id, ACTIONS)),
         load("worker", operator.find_worker(id)),
         load("held jobs", operator.held_by(id, JOBS)),
     );

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     auth::Viewer,
-    page::{self, Limit},
+    page::Limit,
     problem::{Failure, errors},
     tags::Tag,
     validation::{AllValid, Integer, Query},
@@ -56,15 +56,13 @@ impl HistoryApi {
     ) -> Result<ActionsResponse, Failure<Listing>> {
         let operator = self.0.read(&caller).await?;
         let (target, before, limit) = (target.0, before.0, limit.0).all_valid()?;
-        let mut actions = operator.actions(target.as_deref(), before, page::fetch_limit(limit)).await?;
-        let is_full = actions.len() > usize::from(limit);
-        actions.truncate(limit.into());
-        let link = actions.last().filter(|_| is_full).map(|last| {
-            let (limit, before) = (limit.to_string(), last.id.to_string());
+        let page = operator.list_actions(target.as_deref(), before, limit.into()).await?;
+        let link = page.next.map(|next| {
+            let (limit, before) = (limit.to_string(), next.to_string());
             let parameters = [("target", target.as_deref()), ("limit", Some(&limit)), ("before", Some(&before))];
             next_link("/admin/queue/actions", &parameters)
         });
-        Ok(ActionsResponse::Ok(json(&actions)?, link))
+        Ok(ActionsResponse::Ok(json(&page.rows)?, link))
     }
 
     /// Find by id

@@ -79,7 +79,7 @@ impl QueuesApi {
         let operator = self.0.read(&caller).await?;
         let name = check_name(&name.0, UNKNOWN)?;
         let queue = operator.queue_overview(name).await?.ok_or_else(|| not_found(UNKNOWN))?;
-        let actions = operator.actions(Some(name), None, HISTORY).await?;
+        let actions = operator.actions(name, HISTORY).await?;
         Ok(QueueResponse::Ok(json(&QueueView { checks: queue.checks(), queue, actions })?))
     }
 

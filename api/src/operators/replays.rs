@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     auth::{Admin, Viewer},
-    page::{self, Limit},
+    page::Limit,
     problem::{Failure, Problem, errors},
     tags::Tag,
     validation::{AllValid, Body, Query},
@@ -59,14 +59,12 @@ impl ReplaysApi {
     ) -> Result<ReplaysResponse, Failure<Listing>> {
         let operator = self.0.read(&caller).await?;
         let (before, limit) = (before.0, limit.0).all_valid()?;
-        let mut replays = operator.replays(before, page::fetch_limit(limit)).await?;
-        let is_full = replays.len() > usize::from(limit);
-        replays.truncate(limit.into());
-        let link = replays.last().filter(|_| is_full).map(|last| {
-            let (limit, before) = (limit.to_string(), last.id.to_string());
+        let page = operator.replays(before, limit.into()).await?;
+        let link = page.next.map(|next| {
+            let (limit, before) = (limit.to_string(), next.to_string());
             next_link("/admin/queue/replays", &[("limit", Some(&limit)), ("before", Some(&before))])
         });
-        Ok(ReplaysResponse::Ok(json(&replays)?, link))
+        Ok(ReplaysResponse::Ok(json(&page.rows)?, link))
     }
 
     /// Get a replay

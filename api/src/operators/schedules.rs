@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     auth::{Admin, Viewer},
-    page::{self, Limit},
+    page::Limit,
     problem::{Failure, Problem, errors},
     tags::Tag,
     validation::{AllValid, Body, Query},
@@ -85,16 +85,13 @@ impl SchedulesApi {
         self.0.read(&caller).await?;
         let (before, limit) = (before.0, limit.0).all_valid()?;
         let name = self.check(&name.0)?;
-        let fetched = page::fetch_limit(limit);
-        let mut fires = self.0.app.schedules.fires(Some(name), before.as_ref(), fetched).await?;
-        let is_full = fires.len() > usize::from(limit);
-        fires.truncate(limit.into());
-        let link = fires.last().filter(|_| is_full).map(|last| {
-            let (limit, before) = (limit.to_string(), last.position_in_schedule().to_string());
+        let page = self.0.app.schedules.fires(Some(name), before.as_ref(), limit.into()).await?;
+        let link = page.next.map(|next| {
+            let (limit, before) = (limit.to_string(), next.to_string());
             let path = format!("/admin/queue/schedules/{}/fires", encode(name));
             next_link(&path, &[("limit", Some(&limit)), ("before", Some(&before))])
         });
-        Ok(FiresResponse::Ok(json(&fires)?, link))
+        Ok(FiresResponse::Ok(json(&page.rows)?, link))
     }
 
     /// Fire a schedule now

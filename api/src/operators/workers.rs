@@ -64,7 +64,7 @@ impl WorkersApi {
             let limit = limit.to_string();
             next_link("/admin/queue/workers", &[("limit", Some(&limit)), ("after", Some(next))])
         });
-        Ok(WorkersResponse::Ok(json(&page.workers)?, link))
+        Ok(WorkersResponse::Ok(json(&page.rows)?, link))
     }
 
     /// Get a worker

@@ -22,7 +22,7 @@ pub(super) async fn show(operator: &Operator, name: &str, limit: u32, json: bool
     let queue = find_queue(operator, name).await?;
     let queue = queue.with_context(|| format!("there is no queue {name:?}; `millrace queues` lists the queues"))?;
     let groups = operator.dead_groups(Some(name)).await?;
-    let actions = operator.actions(Some(name), None, limit).await?;
+    let actions = operator.actions(name, limit).await?;
     if json {
         return print_json(&json!({ "queue": queue, "checks": queue.checks(), "dead": groups, "actions": actions }));
     }

@@ -77,13 +77,10 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
             if let Some(name) = &name {
                 check_name(&schedules, name)?;
             }
-            let mut fires = schedules.fires(name.as_deref(), before.as_ref(), limit + 1).await?;
-            let has_next = fires.len() > limit as usize;
-            fires.truncate(limit as usize);
-            print_fires(&fires, json)?;
-            if let Some(last) = fires.last().filter(|_| has_next) {
-                let position = last.position().to_string();
-                eprintln!("note: for older fires add --before {}", shell_quote(&position));
+            let page = schedules.fires(name.as_deref(), before.as_ref(), limit).await?;
+            print_fires(&page.rows, json)?;
+            if let Some(next) = page.next {
+                eprintln!("note: for older fires add --before {}", shell_quote(&next.to_string()));
             }
             return Ok(());
         }
@@ -91,7 +88,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
             check_name(&schedules, &name)?;
             let fired = schedules.fire(&name, &order(&reason)?).await?;
             fired.with_context(|| format!("there is no schedule {name:?}"))?;
-            let mut fires = schedules.fires(Some(&name), None, 50).await?;
+            let mut fires = schedules.fires(Some(&name), None, 50).await?.rows;
             // A later fire that is skipped already is listed first.
             fires.retain(|fire| fire.kind == "by_hand");
             fires.truncate(1);
@@ -100,7 +97,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
         Some(Command::SkipNext { name, reason }) => {
             check_name(&schedules, &name)?;
             let time = skip_next(&schedules, &name, &reason).await?;
-            let mut fires = schedules.fires(Some(&name), None, 50).await?;
+            let mut fires = schedules.fires(Some(&name), None, 50).await?.rows;
             fires.retain(|fire| fire.fire_time == time);
             fires
         }

@@ -67,7 +67,7 @@ impl Transactions {
         let job = operator.show(&job_id).await?;
         let repetitions = replays::repetitions(&self.pool, transaction_id).await?;
         let callbacks = callbacks::of_transaction(&self.pool, transaction.id).await?;
-        let actions = operator.actions(Some(&job_id), None, ACTIONS).await?;
+        let actions = operator.actions(&job_id, ACTIONS).await?;
         let mut events = vec![accepted(&transaction, job.as_ref())];
         events.extend(repetitions.iter().map(repetition));
         events.extend(job.iter().flat_map(runs));

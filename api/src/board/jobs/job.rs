@@ -77,7 +77,7 @@ pub(crate) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Respo
 async fn load_page(state: &State, visit: &Visit, id: &str) -> Result<JobPage, Problem> {
     let operator = state.operator();
     let (details, actions) =
-        tokio::join!(load("job", operator.show(id)), load("actions", operator.actions(Some(id), None, ACTIONS)));
+        tokio::join!(load("job", operator.show(id)), load("actions", operator.actions(id, ACTIONS)));
     let (details, why) = match details {
         Ok(None) => return Err(not_found("job", id)),
         Ok(Some(details)) => {

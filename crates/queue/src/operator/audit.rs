@@ -2,7 +2,7 @@
 
 use super::Operator;
 pub use crate::order::{Action, Order, Via};
-use crate::{enqueue::Tx, store::operator::audit as sql};
+use crate::{Page, enqueue::Tx, store::operator::audit as sql};
 use runtime::error::Error;
 
 /// Records the action of a feature on one target, in the transaction that does it. `action` is a verb, such as `pause`.
@@ -14,11 +14,25 @@ pub async fn record(tx: &mut Tx, order: &Order, action: &str, target: &str) -> R
 }
 
 impl Operator {
-    /// Lists recorded actions, newest first: all, or those on one target. The next page begins before the last id.
+    /// Returns the latest recorded actions on one target, newest first, at most `limit`.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn actions(&self, target: Option<&str>, before: Option<i64>, limit: u32) -> Result<Vec<Action>, Error> {
-        Ok(sql::list(&self.pool, target, before.unwrap_or(i64::MAX), limit.into()).await?)
+    pub async fn actions(&self, target: &str, limit: u32) -> Result<Vec<Action>, Error> {
+        Ok(self.list_actions(Some(target), None, limit).await?.rows)
+    }
+
+    /// Returns a page of recorded actions before an id, newest first, at most `limit`: all, or those on one target.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn list_actions(
+        &self,
+        target: Option<&str>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<Action, i64>, Error> {
+        let rows = sql::list(&self.pool, target, before.unwrap_or(i64::MAX), i64::from(limit) + 1).await?;
+        Ok(Page::new(rows, limit, |last| last.id))
     }
 }

@@ -11,7 +11,7 @@ pub use crate::replay::{
     StartedReplay,
 };
 use crate::{
-    NewJob, enqueue,
+    NewJob, Page, enqueue,
     order::Order,
     status::JobStatus,
     store::operator::{audit, replays as sql},
@@ -57,12 +57,13 @@ impl Operator {
         Ok(StartedReplay::Started(Box::new(replay)))
     }
 
-    /// Lists replays, newest first. The next page begins before the last id.
+    /// Returns a page of replays before an id, newest first, at most `limit`.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn replays(&self, before: Option<Uuid>, limit: u32) -> Result<Vec<Replay>, Error> {
-        Ok(sql::list(&self.pool, before.unwrap_or(Uuid::max()), limit.into()).await?)
+    pub async fn replays(&self, before: Option<Uuid>, limit: u32) -> Result<Page<Replay, Uuid>, Error> {
+        let rows = sql::list(&self.pool, before.unwrap_or(Uuid::max()), i64::from(limit) + 1).await?;
+        Ok(Page::new(rows, limit, |last| last.id))
     }
 
     /// Returns a replay; `None` if the id is unknown.

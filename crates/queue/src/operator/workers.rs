@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Operator, audit::Order};
 use crate::{
-    ReadTime,
+    Page, ReadTime,
     status::JobStatus,
     store::{
         list,
@@ -37,15 +37,6 @@ pub struct WorkerInfo {
     pub report: Option<Report>,
     /// Why its claims fail, by queue; empty while they succeed.
     pub claim_errors: BTreeMap<String, ClaimError>,
-}
-
-/// A page of the list of workers.
-#[derive(Debug, Clone)]
-pub struct WorkerList {
-    /// Live ones first, then by their ids.
-    pub workers: Vec<WorkerInfo>,
-    /// The next page begins after this id; `None` on the last page.
-    pub next: Option<String>,
 }
 
 /// What a worker reports about itself with each heartbeat.
@@ -106,17 +97,16 @@ impl From<sql::WorkerRow> for WorkerInfo {
 }
 
 impl Operator {
-    /// Returns the first `limit` workers after an id, in the order of the ids.
+    /// Returns a page of workers after an id, at most `limit`. Pages are in the order of the ids; on a page live workers
+    /// come first.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn list_workers(&self, after: Option<&str>, limit: u32) -> Result<WorkerList, Error> {
+    pub async fn list_workers(&self, after: Option<&str>, limit: u32) -> Result<Page<WorkerInfo, String>, Error> {
         let rows = sql::page(&self.pool, after.unwrap_or_default(), i64::from(limit) + 1).await?;
-        let has_next = rows.len() > limit as usize;
-        let mut workers: Vec<WorkerInfo> = rows.into_iter().take(limit as usize).map(WorkerInfo::from).collect();
-        let next = workers.last().filter(|_| has_next).map(|last| last.id.clone());
-        workers.sort_by_key(|worker| !worker.live);
-        Ok(WorkerList { workers, next })
+        let mut page = Page::new(rows.into_iter().map(WorkerInfo::from), limit, |last| last.id.clone());
+        page.rows.sort_by_key(|worker| !worker.live);
+        Ok(page)
     }
 
     /// Returns a worker; `None` if the id is unknown.

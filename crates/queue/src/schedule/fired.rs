@@ -3,7 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{position::FirePosition, store};
+use super::store;
 
 /// A row of the ledger.
 #[derive(Debug, Clone, Serialize)]
@@ -105,18 +105,6 @@ impl JobStates {
             None if jobs == 0 => FireOutcome::NoJobs,
             None => FireOutcome::NotKnown,
         }
-    }
-}
-
-impl Fired {
-    /// Its position in the list of all schedules.
-    pub fn position(&self) -> FirePosition {
-        FirePosition { time: self.fire_time, schedule: Some(self.schedule.clone()) }
-    }
-
-    /// Its position in the list of its schedule.
-    pub fn position_in_schedule(&self) -> FirePosition {
-        FirePosition { time: self.fire_time, schedule: None }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{Cron, Schedule, Schedules, fired::Fired, position::FirePosition, store};
+use crate::Page;
 use runtime::{error::Error, executor::repeatable};
 
 /// The number of past fires of each schedule in [`Schedules::overview`].
@@ -71,9 +72,8 @@ impl Schedules {
         Ok(overview.collect())
     }
 
-    /// Returns the latest fires of one schedule or of all, newest first, at most `limit`. The next page begins after the
-    /// position of the last one. Fires after now are among them: those that an operator skips, and those from before the
-    /// clock went back.
+    /// Returns a page of the fires of one schedule or of all after a position, newest first, at most `limit`. Fires after
+    /// now are among them: those that an operator skips, and those from before the clock went back.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
@@ -82,16 +82,18 @@ impl Schedules {
         name: Option<&str>,
         after: Option<&FirePosition>,
         limit: u32,
-    ) -> Result<Vec<Fired>, Error> {
+    ) -> Result<Page<Fired, FirePosition>, Error> {
         let names = match name {
             Some(name) => vec![name.to_owned()],
             None => store::names(&self.pool).await?,
         };
-        let rows = store::fires(&self.pool, &names, false, after, limit.into()).await?;
+        let rows = store::fires(&self.pool, &names, false, after, i64::from(limit) + 1).await?;
         let mut fires: Vec<Fired> = rows.into_iter().map(Fired::from).collect();
         fires.sort_by(|one, other| other.fire_time.cmp(&one.fire_time).then_with(|| one.schedule.cmp(&other.schedule)));
-        fires.truncate(limit as usize);
-        Ok(fires)
+        Ok(Page::new(fires, limit, |last| FirePosition {
+            time: last.fire_time,
+            schedule: name.is_none().then(|| last.schedule.clone()),
+        }))
     }
 }
 
