@@ -15,14 +15,13 @@ use poem_openapi::{
 };
 use time::{Duration, OffsetDateTime};
 
-use self::wire::Moment;
 use crate::{
     auth::Admin,
     context::Context,
     problem::{Failure, Problem, errors},
     rate_limit::Limit,
     tags::Tag,
-    validation::{AllValid, FieldError, FirstOr, Query},
+    validation::{AllValid, FieldError, FirstOr, Moment, Query},
 };
 
 /// The length of an export's time range if `from` is absent.

@@ -1,7 +1,7 @@
 //! The endpoints of schedules: next and past fires with their outcomes, fire now, and skip the next fire.
 
 use poem_openapi::{OpenApi, param::Path};
-use queue::schedule::Skip;
+use queue::schedule::{FirePosition, Skip};
 use time::format_description::well_known::Rfc3339;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
         ActedResponse,
         input::{Reason, encode, next_link},
         json,
-        schedules::{Fire, FireTime, Schedule},
+        schedules::{Fire, Schedule},
     },
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     page::Limit,
     problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{AllValid, Body, Query},
+    validation::{AllValid, Body, Moment, Query},
     wire::{Json, responses},
 };
 
@@ -78,13 +78,14 @@ impl SchedulesApi {
         /// The name of the schedule.
         name: Path<String>,
         /// List only fires before this nominal time.
-        before: Query<Option<FireTime>>,
+        before: Query<Option<Moment>>,
         /// The largest number of fires on the page.
         limit: Query<Limit>,
     ) -> Result<FiresResponse, Failure<Finding>> {
         self.0.read(&caller).await?;
         let (before, limit) = (before.0, limit.0).all_valid()?;
         let name = self.check(&name.0)?;
+        let before = before.map(|time| FirePosition { time, schedule: None });
         let page = self.0.app.schedules.fires(Some(name), before.as_ref(), limit.into()).await?;
         let link = page.next.map(|next| {
             let (limit, before) = (limit.to_string(), next.to_string());

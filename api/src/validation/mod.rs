@@ -1,6 +1,7 @@
 //! Input validation: readers of bodies and query parameters, each with its schema.
 
 mod body;
+mod moment;
 mod number;
 mod query;
 mod request;
@@ -8,6 +9,7 @@ mod text;
 mod value;
 
 pub(crate) use body::{Body, Fields, FromJsonBody, FromJsonObject, InvalidRow, List, Row, RowType, Rows};
+pub(crate) use moment::Moment;
 pub(crate) use number::{decimal_from_json, integer_schema, number_from_json, whole_from_text};
 pub(crate) use query::{AllValid, NeverDefault, Query, QueryValue, Wait};
 pub(crate) use request::{Field, object_schema, request};

@@ -1,32 +1,8 @@
 //! The schemas of schedules and their fires.
 
-use poem_openapi::{Enum, Object, registry::MetaSchema};
-use queue::schedule::FirePosition;
+use poem_openapi::{Enum, Object};
 
-use crate::{
-    validation::{FieldError, QueryValue},
-    wire::{Nullable, Timestamp},
-};
-
-/// The nominal time of a fire, before which a page begins.
-pub(crate) struct FireTime;
-
-impl QueryValue for FireTime {
-    type Out = FirePosition;
-
-    fn schema() -> MetaSchema {
-        MetaSchema {
-            example: Some("2026-12-01T00:15:00Z".into()),
-            ..MetaSchema::new_with_format("string", "date-time")
-        }
-    }
-
-    fn read(text: &str) -> Result<FirePosition, FieldError> {
-        // The path names the schedule.
-        let position = text.parse::<FirePosition>().ok().filter(|position| position.schedule.is_none());
-        position.ok_or_else(|| FieldError::value_error("before must be a time such as 2026-12-01T14:00:00Z"))
-    }
-}
+use crate::wire::{Nullable, Timestamp};
 
 /// A schedule: its next fires and its last ones.
 #[derive(Object)]
