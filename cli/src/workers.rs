@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
-use queue::{
-    Operator, Page,
-    operator::workers::WorkerInfo,
-    status::JobStatus,
-};
+use queue::{Operator, Page, operator::workers::WorkerInfo, status::JobStatus};
 use serde_json::json;
 
 use crate::{

@@ -162,7 +162,10 @@ async fn actions_have_pages() {
     let over_http = over_http(&browser, "/admin/queue/actions?target=q&limit=50").await;
     let printed = by_command(&browser, &["audit", "--target", "q", "--limit", "50"], "--before").await;
     for pages in [over_http, printed] {
-        assert_eq!((lengths(&pages), values(&pages, "reason")), (vec![50, 50], expected.iter().map(|s| &**s).collect()));
+        assert_eq!(
+            (lengths(&pages), values(&pages, "reason")),
+            (vec![50, 50], expected.iter().map(|s| &**s).collect())
+        );
     }
     assert_eq!(on_the_board(&browser, "/board/audit?target=q").await, [50, 50]);
 }

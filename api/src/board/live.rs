@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use askama::Template;
 use futures_util::{
     StreamExt,
     future::{BoxFuture, ready},
@@ -27,6 +28,18 @@ pub(super) type Render = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Syn
 const EVERY: Duration = Duration::from_secs(2);
 /// The first lines of every stream: how long a browser waits before it connects again, in milliseconds.
 const START: &str = "retry: 2000\n\n";
+
+/// The renderer of the templates that `read` returns, one for each snapshot.
+pub(super) fn renderer<F>(read: impl Fn() -> F + Send + Sync + 'static) -> Render
+where
+    F: Future<Output: Template> + Send + 'static,
+{
+    Arc::new(move || {
+        let template = read();
+        // A template fails only because of a fault in it. The page then shows the fault.
+        Box::pin(async move { template.await.render().unwrap_or_default() })
+    })
+}
 
 /// The snapshots of one page in this process. Clones share them.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 use super::{
     chart, format,
-    live::Render,
+    live::{Render, renderer},
     page::{self, Chrome},
     part::{Part, load},
     state::State,
@@ -46,13 +46,12 @@ struct NowState {
 /// The renderer of what changes on the page, for those who watch it. It keeps what changes slowly.
 pub(super) fn snapshots(app: &App) -> Render {
     let (app, cache) = (app.clone(), Arc::new(Mutex::new(OverviewCache::default())));
-    Arc::new(move || {
+    renderer(move || {
         let (app, cache) = (app.clone(), Arc::clone(&cache));
-        Box::pin(async move {
+        async move {
             let overview = load("overview", overview::watch(&app, &mut *cache.lock().await)).await;
-            // A template fails only because of a fault in it. The page then shows the fault.
-            NowState { overview, at: OffsetDateTime::now_utc() }.render().unwrap_or_default()
-        })
+            NowState { overview, at: OffsetDateTime::now_utc() }
+        }
     })
 }
 

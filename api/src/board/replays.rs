@@ -1,7 +1,5 @@
 //! Replays of many dead letters and their progress.
 
-use std::sync::Arc;
-
 use askama::Template;
 use jobs::app::App;
 use poem::Response;
@@ -18,7 +16,7 @@ use uuid::Uuid;
 use super::{
     form::invalid,
     format,
-    live::Render,
+    live::{Render, renderer},
     page::{self, Chrome},
     part::{Part, load},
     state::State,
@@ -63,14 +61,12 @@ struct ReplayPage {
 /// The renderer of what changes on the first page, for those who watch it.
 pub(super) fn snapshots(app: &App) -> Render {
     let operator = app.operator.clone();
-    Arc::new(move || {
+    renderer(move || {
         let operator = operator.clone();
-        Box::pin(async move {
+        async move {
             let page = read_page(&operator, None).await;
-            let state = ReplaysState { page, is_first: true, at: OffsetDateTime::now_utc() };
-            // A template fails only because of a fault in it. The page then shows the fault.
-            state.render().unwrap_or_default()
-        })
+            ReplaysState { page, is_first: true, at: OffsetDateTime::now_utc() }
+        }
     })
 }
 

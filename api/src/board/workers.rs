@@ -1,6 +1,6 @@
 //! The workers, and what each holds.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use askama::Template;
 use jobs::app::App;
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use super::{
     format,
-    live::Render,
+    live::{Render, renderer},
     page::{self, Chrome},
     part::{Part, load},
     state::State,
@@ -66,14 +66,12 @@ struct WorkerPage {
 /// The renderer of what changes on the first page, for those who watch it.
 pub(super) fn snapshots(app: &App) -> Render {
     let operator = app.operator.clone();
-    Arc::new(move || {
+    renderer(move || {
         let operator = operator.clone();
-        Box::pin(async move {
+        async move {
             let (page, versions) = read_page(&operator, None).await;
-            let state = WorkersState { page, versions, is_first: true, at: OffsetDateTime::now_utc() };
-            // A template fails only because of a fault in it. The page then shows the fault.
-            state.render().unwrap_or_default()
-        })
+            WorkersState { page, versions, is_first: true, at: OffsetDateTime::now_utc() }
+        }
     })
 }
 
