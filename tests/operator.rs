@@ -62,7 +62,7 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     }
     let listed = run_json(&database, &["jobs", "list", "--state", "cancelled"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
-    let (succeeded, log) = run(&database, &[&["jobs", "cancel", &first, "nobody"][..], &REASON].concat()).await;
+    let (succeeded, log) = run(&database, &[&["jobs", "cancel", &first, "unknown"][..], &REASON].concat()).await;
     assert!(!succeeded && log.contains("already ended") && log.contains("not found"), "{log}");
 
     let filter = ["jobs", "replay", "--queue", "process_transaction"];
