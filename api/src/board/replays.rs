@@ -99,10 +99,8 @@ fn older_link(before: &Uuid) -> String {
 pub(super) async fn show(state: &State, visit: &Visit, text: &str) -> Result<Response, Problem> {
     let id = parse(text)?;
     let (operator, target) = (state.operator(), id.to_string());
-    let (replay, actions) = tokio::join!(
-        load("replay", operator.find_replay(id)),
-        load("actions", operator.actions(&target, PAGE)),
-    );
+    let (replay, actions) =
+        tokio::join!(load("replay", operator.find_replay(id)), load("actions", operator.actions(&target, PAGE)),);
     let replay = match replay {
         Ok(None) => return Err(not_found("replay", text)),
         Ok(Some(replay)) => Ok(replay),
