@@ -22,7 +22,6 @@ struct Output {
 }
 
 impl Output {
-    /// The JSON before the notes.
     fn json(&self) -> Value {
         let json = self.text.split("\nnote: ").next().unwrap_or_default();
         serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {}", self.text))

@@ -32,7 +32,7 @@ impl System {
 fn verdicts(response: &HttpResponse) -> Vec<String> {
     assert_ok(response, 200, "a batch");
     let text = |verdict: &Value| {
-        let id = verdict["transaction_id"].as_str().unwrap_or("-");
+        let id = verdict.get("transaction_id").expect("each verdict has it").as_str().unwrap_or("-");
         format!("{id} {} {}", verdict["status"], verdict["outcome"].as_str().expect("an outcome"))
     };
     response.json().as_array().expect("a list").iter().map(text).collect()

@@ -13,7 +13,7 @@ use crate::{
     schema::list_of,
     tags::Tag,
     validation::{InvalidRow, Row, Rows, ValidationError},
-    wire::{Json, openapi_response_type, responses},
+    wire::{Json, Nullable, openapi_response_type, responses},
 };
 
 /// Receives many webhooks in one request.
@@ -26,10 +26,8 @@ pub struct BatchApi {
 /// What became of one row.
 #[derive(Object, Serialize)]
 struct Verdict {
-    /// The sender's id; absent if the row has none.
-    #[oai(skip_serializing_if_is_none)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transaction_id: Option<String>,
+    /// The sender's id; null if the row has none.
+    transaction_id: Nullable<String>,
     /// 202: recorded, now or before. 409: another payload is recorded, and stands. 422 and 500: not recorded.
     status: u16,
     outcome: RowOutcome,
@@ -151,12 +149,12 @@ impl Verdict {
             }
             IngestedRow::Refused => (500, RowOutcome::Refused, None),
         };
-        Self { transaction_id: Some(transaction_id), status, outcome, fields, errors: None }
+        Self { transaction_id: Nullable(Some(transaction_id)), status, outcome, fields, errors: None }
     }
 
     fn invalid(InvalidRow { id, errors }: InvalidRow) -> Self {
         Self {
-            transaction_id: id,
+            transaction_id: Nullable(id),
             status: 422,
             outcome: RowOutcome::Invalid,
             fields: None,
