@@ -23,8 +23,8 @@ struct Output {
 
 impl Output {
     fn json(&self) -> Value {
-        let json = self.text.split("\nnote: ").next().unwrap_or_default();
-        serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+        let json: String = self.text.lines().filter(|line| !line.starts_with("note: ")).collect();
+        serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 }
 
