@@ -7,7 +7,7 @@ use queue::operator::audit::Action;
 use crate::{
     operator::connect,
     output::{
-        Screen, format_time, print, print_json,
+        Screen, format_time, print_value,
         table::{Cell, Column, render},
     },
 };
@@ -42,13 +42,7 @@ pub(crate) struct Arguments {
 /// When the database cannot be used, or the output cannot be written.
 pub(crate) async fn program(Arguments { target, limit, before, json }: Arguments) -> Result<()> {
     let page = connect().await?.list_actions(target.as_deref(), before, limit).await?;
-    if json {
-        print_json(&page.rows)?;
-    } else if page.rows.is_empty() {
-        print("No action is recorded.\n")?;
-    } else {
-        print(&text(&page.rows, Screen::of_stdout()))?;
-    }
+    print_value(json, &page.rows, || text(&page.rows, Screen::of_stdout()))?;
     if let Some(next) = page.next {
         eprintln!("note: for older actions add --before {next}");
     }
@@ -68,6 +62,9 @@ pub(crate) fn text(actions: &[Action], screen: Screen) -> String {
         Column::text("REASON"),
         Column::optional("FILTER", 4),
     ];
+    if actions.is_empty() {
+        return "No action is recorded.\n".into();
+    }
     let rows: Vec<Vec<Cell>> = actions
         .iter()
         .map(|action| {

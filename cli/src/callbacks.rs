@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use crate::{
     operator::{app, order, parse_reason},
     output::{
-        Screen, Style, format_ago, format_count, one_line, print, print_json, shell_quote,
+        Screen, Style, format_ago, format_count, one_line, print_value, shell_quote,
         table::{Cell, Column, render},
     },
 };
@@ -65,11 +65,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<bo
         Some(Command::Test { name }) => return test(&callbacks, &name.unwrap_or_default(), json).await,
     }
     let destinations = callbacks.list().await?;
-    if json {
-        print_json(&destinations)?;
-    } else {
-        print(&list(&destinations, Screen::of_stdout()))?;
-    }
+    print_value(json, &destinations, || list(&destinations, Screen::of_stdout()))?;
     Ok(true)
 }
 
@@ -87,16 +83,14 @@ async fn test(callbacks: &Callbacks, name: &str, json: bool) -> Result<bool> {
         Tested::Unknown => bail!("there is no destination {name:?}; `millrace callbacks` lists them"),
         Tested::NotConfigured => bail!("CALLBACK_URL is not set: there is no destination"),
     };
-    if json {
-        print_json(&message)?;
-    } else {
+    print_value(json, &message, || {
         let to = label(&message.destination);
         let result = match &message.error {
             None => format!("{to} has accepted the message: status {}", message.status.unwrap_or_default()),
             Some(error) => format!("{to} has not accepted the message: {}", one_line(error, 600)),
         };
-        print(&format!("{result}\nwebhook-id {}\n", message.webhook_id))?;
-    }
+        format!("{result}\nwebhook-id {}\n", message.webhook_id)
+    })?;
     Ok(message.delivered)
 }
 

@@ -6,7 +6,7 @@ use runtime::doctor::{CheckReport, Finding, Limits, Report, Severity, examine};
 
 use crate::{
     operator::configuration,
-    output::{Screen, Style, format_time, one_line, print, print_json},
+    output::{Screen, Style, format_time, one_line, print_value},
 };
 
 #[derive(Args)]
@@ -40,11 +40,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn program(Arguments { all, json }: Arguments) -> Result<u8> {
     let (_, database) = configuration()?;
     let report = examine(&database, &Limits::default()).await;
-    if json {
-        print_json(&report)?;
-    } else {
-        print(&text(&report, all, Screen::of_stdout()))?;
-    }
+    print_value(json, &report, || text(&report, all, Screen::of_stdout()))?;
     Ok(match report.worst() {
         None | Some(Severity::Note) => 0,
         Some(Severity::Warning) => 1,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     operator::{connect, order, parse_reason},
     output::{
-        Screen, Style, format_ago, one_line, print, print_json, shell_quote,
+        Screen, Style, format_ago, one_line, print_value, shell_quote,
         table::{Cell, Column, render},
     },
 };
@@ -77,11 +77,7 @@ pub(crate) async fn program(Arguments { command, limit, before, json }: Argument
     let replay = match command {
         None => {
             let Page { rows: replays, next } = operator.replays(before, limit).await?;
-            if json {
-                print_json(&replays)?
-            } else {
-                print(&list(&replays, Screen::of_stdout()))?
-            }
+            print_value(json, &replays, || list(&replays, Screen::of_stdout()))?;
             if let Some(next) = next {
                 eprintln!("note: for older replays add --before {next}");
             }
@@ -98,11 +94,7 @@ pub(crate) async fn program(Arguments { command, limit, before, json }: Argument
         Some(Command::Resume(change)) => apply(&operator, change, ReplayChange::Resume).await?,
         Some(Command::Stop(change)) => apply(&operator, change, ReplayChange::Stop).await?,
     };
-    if json {
-        print_json(&replay)?
-    } else {
-        print(&describe_replay(&replay))?
-    }
+    print_value(json, &replay, || describe_replay(&replay))?;
     Ok(true)
 }
 
@@ -146,11 +138,7 @@ pub(crate) async fn wait_for_end(operator: &Operator, mut replay: Replay, json: 
             Err(error) => eprintln!("not known now: {error}"),
         }
     }
-    if json {
-        print_json(&replay)?
-    } else {
-        print(&describe_replay(&replay))?
-    }
+    print_value(json, &replay, || describe_replay(&replay))?;
     Ok(replay.state == "done")
 }
 

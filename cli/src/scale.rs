@@ -11,7 +11,7 @@ use runtime::duration::parse_duration;
 use crate::{
     operator::connect,
     output::{
-        Screen, Style, format_duration, print, print_json,
+        Screen, Style, format_duration, print_value,
         table::{Cell, Column, render},
     },
 };
@@ -64,11 +64,7 @@ pub(crate) async fn program(Arguments { queue, objective, drain_in, json }: Argu
         ensure!(!scale.queues.is_empty(), "there is no queue {name:?}; `millrace queues` lists the queues");
         scale.workers_needed = scale.queues.iter().map(|queue| queue.workers_needed).max().unwrap_or(0);
     }
-    if json {
-        print_json(&scale)?;
-    } else {
-        print(&text(&scale, Screen::of_stdout()))?;
-    }
+    print_value(json, &scale, || text(&scale, Screen::of_stdout()))?;
     Ok(is_enough(&scale))
 }
 

@@ -11,9 +11,8 @@ use queue::{
 use crate::{
     operator::app,
     output::{
-        Screen, Style, format_depth, format_duration, format_time, one_line, print,
+        Screen, Style, format_depth, format_duration, format_time, one_line, print_value,
         table::{Cell, Column, render},
-        to_json,
         watch::watch,
     },
     trends::sparkline,
@@ -60,7 +59,7 @@ pub(crate) async fn program(Arguments { watch: watched, json }: Arguments) -> Re
         return Ok(true);
     }
     let overview = overview::read(&app).await?;
-    print(&if json { to_json(&overview)? } else { text(&overview, Screen::of_stdout(), None) })?;
+    print_value(json, &overview, || text(&overview, Screen::of_stdout(), None))?;
     Ok(overview.problems.is_empty())
 }
 

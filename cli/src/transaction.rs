@@ -8,7 +8,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, ma
 use crate::{
     operator::app,
     output::{
-        Screen, Style, one_line, print, print_json, shell_quote,
+        Screen, Style, one_line, print_value, shell_quote,
         table::{Cell, Column, render},
     },
 };
@@ -38,7 +38,7 @@ pub(crate) async fn program(Arguments { id, json }: Arguments) -> Result<()> {
     let timeline = timeline.with_context(|| {
         format!("there is no transaction {id:?}; `millrace find {}` looks for other ids", shell_quote(&id))
     })?;
-    if json { print_json(&timeline) } else { print(&text(&timeline, Screen::of_stdout())) }
+    print_value(json, &timeline, || text(&timeline, Screen::of_stdout()))
 }
 
 fn text(timeline: &Timeline, screen: Screen) -> String {

@@ -6,7 +6,7 @@ use queue::operator::trends::{TrendPoint, TrendWindow, Trends};
 
 use crate::{
     operator::connect,
-    output::{Screen, Style, format_duration, format_time, one_line, print, print_json},
+    output::{Screen, Style, format_duration, format_time, one_line, print_value},
 };
 
 #[derive(Args)]
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn program(Arguments { queue, window, json }: Arguments) -> Result<()> {
     let trends = connect().await?.trends(&queue, window).await?;
     let trends = trends.with_context(|| format!("there is no queue {queue:?}; `millrace queues` lists the queues"))?;
-    if json { print_json(&trends) } else { print(&text(&trends, Screen::of_stdout())) }
+    print_value(json, &trends, || text(&trends, Screen::of_stdout()))
 }
 
 /// The columns before and after a line of characters.

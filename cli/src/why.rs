@@ -10,7 +10,7 @@ use queue::{
 
 use crate::{
     operator::app,
-    output::{Screen, Style, format_time, one_line, print, print_json},
+    output::{Screen, Style, format_time, one_line, print_value},
 };
 
 #[derive(Args)]
@@ -43,11 +43,9 @@ pub(crate) async fn program(Arguments { id, json }: Arguments) -> Result<bool> {
         None => match of_transaction(&app, &id).await? {
             Transaction::Job(why) => *why,
             Transaction::JobDeleted(status) => {
-                if json {
-                    print_json(&serde_json::json!({ "transaction_id": id, "status": status, "job": null }))?;
-                } else {
-                    print(&format!("The transaction is {status}, and its job has been deleted since.\n"))?;
-                }
+                let known = serde_json::json!({ "transaction_id": id, "status": status, "job": null });
+                let text = || format!("The transaction is {status}, and its job has been deleted since.\n");
+                print_value(json, &known, text)?;
                 return Ok(true);
             }
         },
@@ -57,11 +55,7 @@ pub(crate) async fn program(Arguments { id, json }: Arguments) -> Result<bool> {
         State::Running => why.checks.iter().all(|check| check.ok),
         _ => false,
     };
-    if json {
-        print_json(&why)?
-    } else {
-        print(&text(&why, is_fine, Screen::of_stdout()))?
-    }
+    print_value(json, &why, || text(&why, is_fine, Screen::of_stdout()))?;
     Ok(is_fine)
 }
 

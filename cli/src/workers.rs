@@ -10,9 +10,8 @@ use serde_json::json;
 use crate::{
     operator::{connect, order, parse_reason},
     output::{
-        Screen, Style, format_ago, format_duration, format_time, one_line, print, print_json, shell_quote,
+        Screen, Style, format_ago, format_duration, format_time, one_line, print, print_json, print_value, shell_quote,
         table::{Cell, Column, render},
-        to_json,
         watch::watch,
     },
 };
@@ -79,7 +78,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<()> {
                 .await;
             }
             let Page { rows: workers, next } = operator.list_workers(after.as_deref(), limit).await?;
-            print(&if json { to_json(&workers)? } else { list(&workers, Screen::of_stdout()) })?;
+            print_value(json, &workers, || list(&workers, Screen::of_stdout()))?;
             if let Some(next) = next {
                 eprintln!("note: for more workers add --after {}", shell_quote(&next));
             }
@@ -98,13 +97,12 @@ pub(crate) async fn program(arguments: Arguments) -> Result<()> {
             let is_known = operator.drain_worker(&worker, &order(&reason)?).await?;
             ensure!(is_known, "there is no worker {worker:?}; `millrace workers` lists them");
             let info = find(&operator, &worker).await?;
-            if json {
-                return print_json(&info);
-            }
-            print(&format!(
-                "The worker stops claiming with its next heartbeat, and ends when its {} jobs have ended.\n",
-                info.running
-            ))
+            print_value(json, &info, || {
+                format!(
+                    "The worker stops claiming with its next heartbeat, and ends when its {} jobs have ended.\n",
+                    info.running
+                )
+            })
         }
     }
 }

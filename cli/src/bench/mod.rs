@@ -31,7 +31,7 @@ use self::{
     load::{Load, Speed},
     report::{Measurement, Report},
 };
-use crate::output::{print, print_json};
+use crate::output::print_value;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -175,7 +175,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<()> {
     let stopped = environment.stop().await;
     let report = measured?;
     stopped?;
-    if arguments.json { print_json(&report) } else { print(&report.text()) }
+    print_value(arguments.json, &report, || report.text())
 }
 
 async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Report> {

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::selection::{SelectionArguments, describe, select};
 use crate::{
     operator::{order, parse_reason},
-    output::{print, print_json},
+    output::print_value,
 };
 
 #[derive(Args)]
@@ -46,19 +46,12 @@ pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -
         let count = selected.count.min(limit.into());
         let at_least = if selected.is_capped && count == selected.count { "at least " } else { "" };
         let plan = || describe(&selected) + &format!("Would discard {at_least}{count} of them.\n");
-        if json {
-            print_json(&selected)?
-        } else {
-            print(&plan())?
-        }
+        print_value(json, &selected, plan)?;
         return Ok(true);
     }
     let order = order(reason.as_deref().unwrap_or_default())?;
     let discarded = operator.discard_dead(&selection, limit, &order).await?;
-    if json {
-        print_json(&json!({ "discarded": discarded }))?;
-    } else {
-        print(&format!("{discarded} dead letters discarded.\n"))?;
-    }
+    let result = || format!("{discarded} dead letters discarded.\n");
+    print_value(json, &json!({ "discarded": discarded }), result)?;
     Ok(discarded > 0)
 }

@@ -11,7 +11,7 @@ use queue::operator::groups::{ErrorGroup, MAX_COUNTED};
 use crate::{
     operator::connect,
     output::{
-        Screen, Style, format_ago, format_count, one_line, print, print_json, shell_quote,
+        Screen, Style, format_ago, format_count, one_line, print_value, shell_quote,
         table::{Cell, Column, render},
     },
 };
@@ -60,11 +60,7 @@ pub(crate) async fn program(Arguments { command, queue, json }: Arguments) -> Re
     match command {
         None => {
             let groups = operator.dead_groups(queue.as_deref()).await?;
-            if json {
-                print_json(&groups)?;
-            } else {
-                print(&text(&groups, Screen::of_stdout()))?;
-            }
+            print_value(json, &groups, || text(&groups, Screen::of_stdout()))?;
             Ok(true)
         }
         Some(Command::Replay(arguments)) => replay::run(&operator, arguments, json).await,

@@ -10,7 +10,7 @@ use queue::{
 use super::selection::{SelectionArguments, describe, select};
 use crate::{
     operator::{order, parse_reason},
-    output::{format_duration, print, print_json},
+    output::{format_duration, print_value},
     replays::{describe_replay, wait_for_end},
 };
 
@@ -61,12 +61,7 @@ pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -
     let selected = select(operator, &selection).await?;
     let pace = Pace { rate, limit, canary, stop_if_dead, include_replayed };
     if dry_run {
-        let plan = || describe(&selected) + &plan(&selected, pace);
-        if json {
-            print_json(&selected)?
-        } else {
-            print(&plan())?
-        }
+        print_value(json, &selected, || describe(&selected) + &plan(&selected, pace))?;
         return Ok(true);
     }
     let replay = match operator.start_replay(&selection, pace, &order(reason.as_deref().unwrap_or_default())?).await? {
@@ -79,11 +74,7 @@ pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -
     if wait {
         return wait_for_end(operator, replay, json).await;
     }
-    if json {
-        print_json(&replay)?
-    } else {
-        print(&describe_replay(&replay))?
-    }
+    print_value(json, &replay, || describe_replay(&replay))?;
     Ok(true)
 }
 

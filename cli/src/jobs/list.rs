@@ -9,9 +9,8 @@ use queue::{
 
 use super::{filter::FilterArguments, format_due};
 use crate::output::{
-    Screen, Style, format_ago, format_time, one_line, print,
+    Screen, Style, format_ago, format_time, one_line, print_value,
     table::{self, Cell, render},
-    to_json,
     watch::watch,
 };
 
@@ -143,7 +142,7 @@ pub(super) async fn list(operator: &Operator, arguments: Arguments, json: bool) 
         .await;
     }
     let page = operator.list(&filter, limit).await?;
-    print(&if json { to_json(&page.jobs)? } else { text(&page, &columns, Screen::of_stdout()) })?;
+    print_value(json, &page.jobs, || text(&page, &columns, Screen::of_stdout()))?;
     let next = page.next.as_deref().map(|next| one_line(next, 60));
     match (next, &page.searched_to) {
         (Some(next), Some(_)) => {

@@ -112,20 +112,20 @@ pub(crate) fn report(written: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Formats a value as indented JSON with a final newline.
-///
-/// # Errors
-/// When the value cannot be serialised.
-pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
-}
-
-/// Prints a value as JSON.
+/// Prints a value as indented JSON with a final newline.
 ///
 /// # Errors
 /// When the value cannot be serialised, or the output cannot be written.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
-    print(&to_json(value)?)
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Prints a value as JSON, or as text for people.
+///
+/// # Errors
+/// When the value cannot be serialised, or the output cannot be written.
+pub(crate) fn print_value(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    if json { print_json(value) } else { print(&text()) }
 }
 
 /// Makes foreign text safe to print: one line of at most `limit` characters, without characters that control a terminal

@@ -12,7 +12,7 @@ use queue::{
 use crate::{
     operator::{connect, order, parse_reason},
     output::{
-        Screen, Style, format_count, format_depth, format_duration, format_time, one_line, print, print_json,
+        Screen, Style, format_count, format_depth, format_duration, format_time, one_line, print, print_value,
         table::{Cell, Column, render},
     },
 };
@@ -124,11 +124,10 @@ fn print_queues(json: bool, queues: &[QueueStatus]) -> Result<()> {
         Column::optional("OLDEST DUE", 4),
         Column::text(""),
     ];
-    if json {
-        return print_json(&queues);
-    }
-    let rows: Vec<Vec<Cell>> = queues.iter().map(row).collect();
-    print(&render(&COLUMNS, &rows, Screen::of_stdout()))
+    print_value(json, &queues, || {
+        let rows: Vec<Vec<Cell>> = queues.iter().map(row).collect();
+        render(&COLUMNS, &rows, Screen::of_stdout())
+    })
 }
 
 fn row(queue: &QueueStatus) -> Vec<Cell> {

@@ -58,5 +58,5 @@ fn text(queue: &QueueOverview, groups: &[ErrorGroup], actions: &[Action], screen
     text.push_str(&checks(&queue.checks(), screen));
     text.push_str(&format!("\nDead letters\n{}", dead::text(groups, screen)));
     text.push_str("\nActions of operators, newest first\n");
-    text + &if actions.is_empty() { "No action is recorded.\n".into() } else { audit::text(actions, screen) }
+    text + &audit::text(actions, screen)
 }

@@ -8,7 +8,7 @@ use queue::schedule::{FirePosition, Fired, Schedules, Skip};
 
 use crate::{
     operator::{app, order, parse_reason},
-    output::{Screen, format_time, print, print_json, shell_quote},
+    output::{Screen, format_time, print_value, shell_quote},
 };
 
 #[derive(Args)]
@@ -71,7 +71,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
     let fires = match command {
         None => {
             let all = schedules.overview().await?;
-            return if json { print_json(&all) } else { print(&text::overview(&all, Screen::of_stdout())) };
+            return print_value(json, &all, || text::overview(&all, Screen::of_stdout()));
         }
         Some(Command::Fires { name, limit, before }) => {
             if let Some(name) = &name {
@@ -106,7 +106,7 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
 }
 
 fn print_fires(fires: &[Fired], json: bool) -> Result<()> {
-    if json { print_json(&fires) } else { print(&text::fires(fires, Screen::of_stdout())) }
+    print_value(json, &fires, || text::fires(fires, Screen::of_stdout()))
 }
 
 async fn skip_next(schedules: &Schedules, name: &str, reason: &str) -> Result<time::OffsetDateTime> {
