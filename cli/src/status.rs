@@ -3,10 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use jobs::overview;
-use queue::{
-    Operator,
-    operator::overview::{Overview, QueueOverview},
-};
+use queue::operator::overview::{Overview, QueueOverview};
 
 use crate::{
     operator::app,
@@ -61,14 +58,6 @@ pub(crate) async fn program(Arguments { watch: watched, json }: Arguments) -> Re
     let overview = overview::read(&app).await?;
     print_value(json, &overview, || text(&overview, Screen::of_stdout(), None))?;
     Ok(overview.problems.is_empty())
-}
-
-/// One queue of the overview; `None` if the queue has no job, no worker and no pause.
-///
-/// # Errors
-/// When the database cannot be used.
-pub(crate) async fn find_queue(operator: &Operator, name: &str) -> Result<Option<QueueOverview>> {
-    Ok(operator.queue_overview(name).await?)
 }
 
 /// The verdict and the queues. A view that is watched has no line that is wider than the terminal.

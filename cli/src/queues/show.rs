@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{
     audit, dead,
     output::{Screen, Style, format_duration, format_time, one_line, print, print_json, shell_quote},
-    status::{find_queue, queues},
+    status::queues,
     why::checks,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 /// # Errors
 /// When the database cannot be used, or the queue is unknown.
 pub(super) async fn show(operator: &Operator, name: &str, limit: u32, json: bool) -> Result<()> {
-    let queue = find_queue(operator, name).await?;
+    let queue = operator.queue_overview(name).await?;
     let queue = queue.with_context(|| format!("there is no queue {name:?}; `millrace queues` lists the queues"))?;
     let groups = operator.dead_groups(Some(name)).await?;
     let actions = operator.actions(name, limit).await?;
