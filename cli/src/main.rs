@@ -157,13 +157,13 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "millrace", &mut script);
-            print_bytes(&script)
+            exit_code_of(output::print_bytes(&script))
         }
         Some(Command::Man) => {
             let mut page = Vec::new();
             // Writing to a Vec does not fail.
             let _ = clap_mangen::Man::new(Cli::command()).render(&mut page);
-            print_bytes(&page)
+            exit_code_of(output::print_bytes(&page))
         }
         Some(Command::BenchWorker(arguments)) => process::run("bench-worker", bench::noop::program(arguments)),
         Some(Command::Prove(arguments)) => run_for_status("millrace prove", 1, prove::program(arguments)),
@@ -184,11 +184,6 @@ fn run_for_status(name: &str, failed: u8, program: impl Future<Output = anyhow::
         anyhow::Ok(())
     });
     if found == 0 { status } else { ExitCode::from(found) }
-}
-
-/// Prints a generated text.
-fn print_bytes(bytes: &[u8]) -> ExitCode {
-    exit_code_of(output::print_bytes(bytes))
 }
 
 /// Prints what clap returns instead of arguments: help, a version, or an error on standard error.
