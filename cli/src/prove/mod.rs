@@ -7,7 +7,10 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Result, bail};
 use clap::{Args, builder::PossibleValuesParser};
 use prove::{EXTERNAL, FAULTS, Fault, Finding, Measured, Options, RateReport, Report};
-use runtime::shutdown::{GRACE, Shutdown};
+use runtime::{
+    sabotage::Bug,
+    shutdown::{GRACE, Shutdown},
+};
 
 use crate::{
     data_dir::data_dir,
@@ -65,7 +68,7 @@ pub(crate) struct Arguments {
     seconds: u32,
     /// Plant a bug, or `all`, and count the seeds that find it; needs a build with the feature sabotage
     #[arg(long, value_name = "BUG",
-          value_parser = PossibleValuesParser::new(sabotage::names().iter().copied().chain([sabotage::ALL])))]
+          value_parser = PossibleValuesParser::new(Bug::NAMES.iter().copied().chain([sabotage::ALL])))]
     sabotage: Option<String>,
     /// How many seeds run for each planted bug
     #[arg(long, default_value_t = 1, requires = "sabotage", value_parser = clap::value_parser!(u32).range(1..=10_000))]

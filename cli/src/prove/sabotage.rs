@@ -75,12 +75,7 @@ fn cases(bugs: &[Bug], only: &[String]) -> Result<Vec<Case>> {
 
 /// All bugs.
 fn bugs() -> Vec<Bug> {
-    names().iter().filter_map(|name| name.parse().ok()).collect()
-}
-
-/// The names of all bugs.
-pub(super) fn names() -> &'static [&'static str] {
-    Bug::NAMES
+    Bug::NAMES.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 /// A seed in one line.
