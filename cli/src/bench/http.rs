@@ -5,11 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use anyhow::{Context as _, Result};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use super::load::read_message;
 
 /// A response.
 pub(super) struct Response {
@@ -81,32 +80,20 @@ impl Connection {
         let begun = Instant::now();
         self.stream.write_all(request.as_bytes()).await?;
         let mut input = Vec::new();
-        loop {
-            if self.stream.read_buf(&mut input).await? == 0 {
-                bail!("the server closed the connection");
-            }
-            let Some(end) = input.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
-            let head = String::from_utf8_lossy(&input[..end]).into_owned();
-            let length = header(&head, "content-length").and_then(|length| length.parse::<usize>().ok());
-            if input.len() < end + 4 + length.context("a response without Content-Length")? {
-                continue;
-            }
-            let status =
-                head.get(9..12).and_then(|status| status.parse().ok()).context("a response without a status")?;
-            let body = String::from_utf8_lossy(&input[end + 4..]).into_owned();
-            return Ok(Response { status, head, body, time: begun.elapsed() });
-        }
+        let end = read_message(&mut self.stream, &mut input).await?.context("the server closed the connection")?;
+        let time = begun.elapsed();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // The head ends with an empty line.
+        let (head, body) = (text(&input[..end - 4]), text(&input[end..]));
+        let status = head.get(9..12).and_then(|status| status.parse().ok()).context("a response without a status")?;
+        Ok(Response { status, head, body, time })
     }
 }
 
 impl Response {
     /// The value of a header.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        header(&self.head, name)
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.find_map(|(found, value)| found.eq_ignore_ascii_case(name).then(|| value.trim()))
     }
-}
-
-fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
-    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-    lines.find_map(|(found, value)| found.eq_ignore_ascii_case(name).then(|| value.trim()))
 }
