@@ -51,23 +51,11 @@ impl Connection {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n{headers}\r\n")).await
     }
 
-    /// Posts a form.
+    /// Posts a body of this type.
     ///
     /// # Errors
     /// When the connection breaks.
-    pub(super) async fn post(&mut self, path: &str, form: &str) -> Result<Response> {
-        self.post_as("application/x-www-form-urlencoded", path, form).await
-    }
-
-    /// Posts JSON.
-    ///
-    /// # Errors
-    /// When the connection breaks.
-    pub(super) async fn post_json(&mut self, path: &str, json: &str) -> Result<Response> {
-        self.post_as("application/json", path, json).await
-    }
-
-    async fn post_as(&mut self, content_type: &str, path: &str, body: &str) -> Result<Response> {
+    pub(super) async fn post(&mut self, path: &str, content_type: &str, body: &str) -> Result<Response> {
         let (headers, length) = (&self.headers, body.len());
         self.send(format!(
             "POST {path} HTTP/1.1\r\nHost: bench\r\n{headers}Content-Type: {content_type}\r\n\

@@ -163,7 +163,7 @@ impl Views {
     async fn open(address: SocketAddr) -> Result<Self> {
         let mut connection = Connection::open(address).await?;
         let form = format!("name=bench&key={}", ADMIN_KEY.replace(' ', "+"));
-        let login = connection.post("/board/login", &form).await?;
+        let login = connection.post("/board/login", "application/x-www-form-urlencoded", &form).await?;
         ensure!(login.status == 303, "the login failed: {}", login.head);
         let cookie = login.header("set-cookie").and_then(|cookie| cookie.split(';').next()).context("a cookie")?;
         let cookie = cookie.to_owned();

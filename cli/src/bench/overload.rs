@@ -23,6 +23,7 @@ use super::{
 };
 
 const PATH: &str = "/v1/webhooks/transactions";
+const JSON: &str = "application/json";
 /// How many times its capacity the database is offered.
 const FACTOR: f64 = 2.0;
 /// The shortest load: long enough that refused webhooks come back while it goes on.
@@ -179,13 +180,13 @@ async fn post(address: SocketAddr, idle: &Idle, body: &str, due: Instant) -> Res
     let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let exchange = async {
         if let Some(mut connection) = kept
-            && let Ok(response) = connection.post_json(PATH, body).await
+            && let Ok(response) = connection.post(PATH, JSON, body).await
         {
             return anyhow::Ok((connection, response));
         }
         // The first request, or the server has closed the connection because it was idle.
         let mut connection = Connection::open(address).await?;
-        let response = connection.post_json(PATH, body).await?;
+        let response = connection.post(PATH, JSON, body).await?;
         Ok((connection, response))
     };
     let (connection, response) =
