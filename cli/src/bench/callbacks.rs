@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use jobs::{
     bench,
-    transactions::{NewTransaction, Sender, Transactions},
+    transactions::{Sender, Transactions},
 };
 use queue::Origin;
 use tokio::{task::JoinSet, time::Instant};
@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{
     BenchContext,
+    environment::transaction,
     receivers::{HANGS, Receivers},
     report::{Measurement, Target, percentile},
 };
@@ -106,13 +107,7 @@ async fn add(transactions: &Transactions, series: &str, time: Duration) -> Resul
     let count = (time.as_secs_f64() * RATE).round() as usize;
     for (number, sender) in (0..count).zip(senders.iter().cycle()) {
         tokio::time::sleep_until(begun + Duration::from_secs_f64(number as f64 / RATE)).await;
-        let new = NewTransaction {
-            transaction_id: format!("{series}-{number}"),
-            source_account: "acc_user_1".into(),
-            destination_account: "acc_merchant_1".into(),
-            amount: "1500".parse().map_err(|_| anyhow!("an amount"))?,
-            currency: "INR".into(),
-        };
+        let new = transaction(format!("{series}-{number}"))?;
         let (transactions, sender) = (transactions.clone(), sender.clone());
         ingests
             .spawn(async move { transactions.ingest(new, Origin::default(), Sender::Named(sender)).await.map(drop) });

@@ -166,13 +166,7 @@ impl Environment {
         let series = uuid::Uuid::now_v7();
         let mut ingests = stream::iter(0..count)
             .map(|number| {
-                let new = NewTransaction {
-                    transaction_id: format!("{series}-{number}"),
-                    source_account: "acc_user_1".into(),
-                    destination_account: "acc_merchant_1".into(),
-                    amount: "1500".parse().map_err(|_| anyhow!("an amount"))?,
-                    currency: "INR".into(),
-                };
+                let new = transaction(format!("{series}-{number}"))?;
                 Ok(self.app.transactions.ingest(new, Origin::default(), Sender::Signed))
             })
             .map(|ingest: Result<_>| async { anyhow::Ok(ingest?.await?) })
@@ -198,4 +192,15 @@ impl Environment {
         }
         Ok(())
     }
+}
+
+/// A transaction with this id.
+pub(super) fn transaction(transaction_id: String) -> Result<NewTransaction> {
+    Ok(NewTransaction {
+        transaction_id,
+        source_account: "acc_user_1".into(),
+        destination_account: "acc_merchant_1".into(),
+        amount: "1500".parse().map_err(|_| anyhow!("an amount"))?,
+        currency: "INR".into(),
+    })
 }
