@@ -25,7 +25,7 @@ const BATCH_SESSIONS: usize = 4;
 const HTTP_BATCH: u64 = 1000;
 const HTTP_BATCH_CONNECTIONS: usize = 8;
 /// Processing delay in seconds: no job is due before the measurement ends.
-const LATER: u32 = 3600;
+pub(super) const LATER: u32 = 3600;
 
 /// Sends webhooks at a given speed. Fails unless the database has a row and a job for each acknowledged webhook.
 pub(super) async fn webhooks(

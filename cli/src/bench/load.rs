@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// A response that takes longer counts as lost.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Writes the n-th request into a buffer.
 pub(super) type Request = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;

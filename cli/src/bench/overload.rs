@@ -18,7 +18,8 @@ use uuid::Uuid;
 use super::{
     BenchContext,
     http::Connection,
-    ingest, load,
+    ingest::{self, LATER},
+    load::{self, RESPONSE_TIMEOUT},
     report::{Measurement, Target},
 };
 
@@ -28,10 +29,6 @@ const JSON: &str = "application/json";
 const FACTOR: f64 = 2.0;
 /// The shortest load: long enough that refused webhooks come back while it goes on.
 const SHORTEST: Duration = Duration::from_secs(3);
-/// Processing delay in seconds: no job is due before the measurement ends.
-const LATER: u32 = 3600;
-/// A response that takes longer counts as lost.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Measures the capacity of the slow database, then offers it twice of that.
 pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
