@@ -65,11 +65,7 @@ pub(crate) async fn program(Arguments { queue, objective, drain_in, json }: Argu
         scale.workers_needed = scale.queues.iter().map(|queue| queue.workers_needed).max().unwrap_or(0);
     }
     print_value(json, &scale, || text(&scale, Screen::of_stdout()))?;
-    Ok(is_enough(&scale))
-}
-
-fn is_enough(scale: &Scale) -> bool {
-    usize::try_from(scale.workers_needed).is_ok_and(|needed| scale.workers >= needed)
+    Ok(scale.is_enough())
 }
 
 fn text(scale: &Scale, screen: Screen) -> String {
@@ -84,7 +80,7 @@ fn text(scale: &Scale, screen: Screen) -> String {
         Column::optional("DRAINED IN", 4),
         Column::text("BASIS"),
     ];
-    let style = if is_enough(scale) { Style::Good } else { Style::Bad };
+    let style = if scale.is_enough() { Style::Good } else { Style::Bad };
     let verdict = format!("{} workers needed, {} live", scale.workers_needed, scale.workers);
     let mut text = format!(
         "{}  (99 of 100 jobs start within {}, due jobs are drained within {})\n",

@@ -49,11 +49,6 @@ pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Probl
     page::render(&ScalePage { chrome, objective, drain_in, scale })
 }
 
-/// Whether there are enough workers.
-fn is_enough(scale: &Scale) -> bool {
-    usize::try_from(scale.workers_needed).is_ok_and(|needed| scale.workers >= needed)
-}
-
 /// The number of due jobs.
 fn due(queue: &QueueScale) -> String {
     format!("{}{}", queue.depth_is.sign(queue.due), format::number(queue.due))

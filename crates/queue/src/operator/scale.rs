@@ -39,6 +39,13 @@ pub struct Scale {
     pub queues: Vec<QueueScale>,
 }
 
+impl Scale {
+    /// Whether there are enough workers.
+    pub fn is_enough(&self) -> bool {
+        usize::try_from(self.workers_needed).is_ok_and(|needed| self.workers >= needed)
+    }
+}
+
 /// How many workers a queue needs, and the figures that say so.
 #[derive(Debug, Clone, Serialize)]
 pub struct QueueScale {
