@@ -4,7 +4,7 @@ use std::fmt;
 
 use askama::{FastWritable, filters::HtmlSafe};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use queue::status::{QueueStatus, format_duration};
+use queue::status::{DepthIs, format_duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// HTML that is written as it is. Only this module and the charts make it, from numbers and times.
@@ -67,10 +67,10 @@ pub(super) fn capped(count: impl Value<i64>, cap: i64) -> String {
     if count >= cap { format!("≥ {}", number(count)) } else { number(count) }
 }
 
-/// A number of waiting or due jobs of a queue.
-pub(super) fn depth(count: impl Value<i64>, queue: &QueueStatus) -> String {
+/// A number of waiting or due jobs, which can be an estimate.
+pub(super) fn depth(count: impl Value<i64>, is: &DepthIs) -> String {
     let count = count.get();
-    format!("{}{}", queue.depth_is.sign(count), number(count))
+    format!("{}{}", is.sign(count), number(count))
 }
 
 /// A rate in jobs per second.

@@ -2,10 +2,7 @@
 
 use askama::Template;
 use poem::Response;
-use queue::operator::{
-    demand::Objective,
-    scale::{QueueScale, Scale},
-};
+use queue::operator::{demand::Objective, scale::Scale};
 use runtime::duration::parse_duration;
 
 use super::{
@@ -47,11 +44,6 @@ pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Probl
     let options = [("--objective", Some(objective.as_str())), ("--drain-in", Some(drain_in.as_str()))];
     let chrome = visit.chrome("Scale", PATH, format::command("scale", &options));
     page::render(&ScalePage { chrome, objective, drain_in, scale })
-}
-
-/// The number of due jobs.
-fn due(queue: &QueueScale) -> String {
-    format!("{}{}", queue.depth_is.sign(queue.due), format::number(queue.due))
 }
 
 /// A number that may not be known.
