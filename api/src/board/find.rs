@@ -51,11 +51,8 @@ pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Probl
 /// # Errors
 /// 404 for an unknown transaction.
 pub(super) async fn timeline(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
-    let timeline = match load("timeline", state.app.timeline(id)).await {
-        Ok(None) => return Err(not_found("transaction", id)),
-        Ok(Some(timeline)) => Ok(timeline),
-        Err(missing) => Err(missing),
-    };
+    let timeline = load("timeline", state.app.timeline(id)).await.transpose();
+    let timeline = timeline.ok_or_else(|| not_found("transaction", id))?;
     let command = format::command("transaction", &[("", Some(id))]);
     let chrome = visit.chrome(&format!("Transaction {id}"), "/board/find", command);
     page::render(&TimelinePage { chrome, id: id.to_owned(), timeline })

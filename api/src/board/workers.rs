@@ -117,11 +117,7 @@ pub(super) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Respo
         load("worker", operator.find_worker(id)),
         load("held jobs", operator.held_by(id, JOBS)),
     );
-    let worker = match worker {
-        Ok(None) => return Err(not_found("worker", id)),
-        Ok(Some(worker)) => Ok(worker),
-        Err(missing) => Err(missing),
-    };
+    let worker = worker.transpose().ok_or_else(|| not_found("worker", id))?;
     let chrome = visit.chrome(&format!("Worker {id}"), PATH, format::command("workers show", &[("", Some(id))]));
     page::render(&WorkerPage { chrome, id: id.to_owned(), worker, jobs, actions })
 }

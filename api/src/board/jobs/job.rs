@@ -78,13 +78,10 @@ async fn load_page(state: &State, visit: &Visit, id: &str) -> Result<JobPage, Pr
     let operator = state.operator();
     let (details, actions) =
         tokio::join!(load("job", operator.show(id)), load("actions", operator.actions(id, ACTIONS)));
-    let (details, why) = match details {
-        Ok(None) => return Err(not_found("job", id)),
-        Ok(Some(details)) => {
-            let why = load("why", operator.why_of(&details)).await;
-            (Ok(details), why)
-        }
-        Err(missing) => (Err(missing), Err(missing)),
+    let details = details.transpose().ok_or_else(|| not_found("job", id))?;
+    let why = match &details {
+        Ok(details) => load("why", operator.why_of(details)).await,
+        Err(missing) => Err(*missing),
     };
     let errors = details.as_ref().ok().map(|details| &details.errors);
     let errors = errors.and_then(|errors| Vec::<RunError>::deserialize(errors).ok());
