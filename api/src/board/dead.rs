@@ -78,10 +78,7 @@ impl Plan {
     }
 
     fn command(&self, reason: &str) -> String {
-        let Selection { queue, group, error, .. } = &self.selection;
-        let limit = self.limit.to_string();
-        let selection =
-            [("--queue", Some(queue.as_str())), ("--group", group.as_deref()), ("--error", error.as_deref())];
+        let (selection, limit) = (options(&self.selection), self.limit.to_string());
         let end = [("--limit", Some(limit.as_str())), ("--reason", Some(reason))];
         let Some(pace) = self.pace else {
             return format::command("dead discard", &[&selection[..], &end].concat());
@@ -92,6 +89,11 @@ impl Plan {
         let again = if pace.include_replayed { " --include-replayed" } else { "" };
         format::command("dead replay", &[&selection[..], &how, &end].concat()) + again
     }
+}
+
+/// A selection as options of a command.
+fn options(Selection { queue, group, error, .. }: &Selection) -> [(&str, Option<&str>); 3] {
+    [("--queue", Some(queue.as_str())), ("--group", group.as_deref()), ("--error", error.as_deref())]
 }
 
 /// Shows the groups of all queues, or of one.
@@ -112,12 +114,7 @@ pub(super) async fn groups(state: &State, visit: &Visit) -> Result<Response, Pro
 pub(super) async fn selection(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let selection = read_selection(&visit.query)?;
     let selected = load("selection", state.operator().select_dead(&selection)).await;
-    let options = [
-        ("--queue", Some(selection.queue.as_str())),
-        ("--group", selection.group.as_deref()),
-        ("--error", selection.error.as_deref()),
-    ];
-    let command = format::command("dead replay", &options) + " --dry-run";
+    let command = format::command("dead replay", &options(&selection)) + " --dry-run";
     let chrome = visit.chrome("Dead letters", PATH, command);
     page::render(&SelectionPage { chrome, selection, selected })
 }
