@@ -76,7 +76,8 @@ pub fn unauthorized(detail: &'static str) -> Problem {
     problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(bearer::SCHEME))
 }
 
-fn forbidden(detail: &'static str) -> Problem {
+/// 403 with this detail.
+pub(crate) fn forbidden(detail: &'static str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, detail)
 }
 

@@ -11,13 +11,12 @@ use super::{
     assets, audit, callbacks, database, dead, events, find,
     form::Form,
     format, jobs, login, now, queues, replays, scale, schedules,
-    session::Role,
     state::State,
     trends,
     visit::{Visit, redirect},
     workers,
 };
-use crate::{middleware::body_limit, problem::Problem};
+use crate::{auth::forbidden, middleware::body_limit, problem::Problem};
 
 /// Responds to a request.
 ///
@@ -55,7 +54,7 @@ pub(super) async fn respond(state: &State, mut request: Request) -> Result<Respo
     if path == ["logout"] {
         return Ok(login::logout(state));
     }
-    if visit.session.role != Role::Operator {
+    if !visit.can_act() {
         return Err(forbidden("A viewer cannot act. Log in with the admin key."));
     }
     action(state, &visit, &path).await
@@ -113,10 +112,6 @@ async fn action(state: &State, visit: &Visit, path: &[&str]) -> Result<Response,
 
 fn no_page() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "The board has no such page.")
-}
-
-fn forbidden(detail: &'static str) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, detail)
 }
 
 /// The decoded segments below `/board`. PostgreSQL stores no NUL, so it is replaced.

@@ -234,9 +234,7 @@ fn build_change(request: &Request, caller: &Bearer, id: ItemId) -> Change {
 /// Checks that the body names no other owner than the caller.
 fn check_owner(input: &ItemInput, caller: &Bearer) -> Result<(), Problem> {
     match input.owner_id {
-        Some(owner) if owner != caller.user.0 => {
-            Err(Problem::new(StatusCode::FORBIDDEN, "owner_id must be your own id"))
-        }
+        Some(owner) if owner != caller.user.0 => Err(auth::forbidden("owner_id must be your own id")),
         _ => Ok(()),
     }
 }
@@ -246,7 +244,7 @@ fn into_result<T>(changed: ChangeOutcome<T>) -> Result<T, Problem> {
     match changed {
         ChangeOutcome::Done(value) => Ok(value),
         ChangeOutcome::Unknown => Err(not_found()),
-        ChangeOutcome::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
+        ChangeOutcome::NotYours => Err(auth::forbidden("Not the owner of this item")),
         ChangeOutcome::Stale(version) => Err(entity_tag::precondition_failed(&entity_tag::of_version(version))),
     }
 }
