@@ -14,6 +14,7 @@ mod entity_tag;
 pub mod health;
 pub mod interest_rates;
 pub mod items;
+mod link;
 pub mod logs;
 pub mod mars_probes;
 pub mod middleware;

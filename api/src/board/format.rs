@@ -3,9 +3,10 @@
 use std::fmt;
 
 use askama::{FastWritable, filters::HtmlSafe};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use queue::status::{DepthIs, format_duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+pub(super) use crate::link::{encoded, link};
 
 /// HTML that is written as it is. Only this module and the charts make it, from numbers and times.
 pub(super) struct Html(pub(super) String);
@@ -128,27 +129,6 @@ pub(super) fn exact(at: impl Value<OffsetDateTime>) -> String {
 pub(super) fn rfc3339(at: impl Value<OffsetDateTime>) -> String {
     let at = at.get().to_offset(time::UtcOffset::UTC);
     at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
-}
-
-/// Characters that need no encoding in a path or a query.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// Percent-encodes one segment of a path, or one value of a query.
-pub(super) fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, UNRESERVED).to_string()
-}
-
-/// A link to a page of the board with these parameters; those without a value are left out.
-pub(super) fn link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
-    let mut link = path.to_owned();
-    for (name, value) in parameters {
-        let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
-        link.push(if link.contains('?') { '&' } else { '?' });
-        link.push_str(name);
-        link.push('=');
-        link.push_str(&encoded(value));
-    }
-    link
 }
 
 /// The dead letters of a queue.

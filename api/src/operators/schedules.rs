@@ -10,13 +10,14 @@ use super::{
     check_name, conflict, not_found,
     wire::{
         ActedResponse,
-        input::{Reason, encode, next_link},
+        input::{Reason, next_link},
         json,
         schedules::{Fire, Schedule},
     },
 };
 use crate::{
     auth::{Admin, Viewer},
+    link::encoded,
     page::Limit,
     problem::{Failure, Problem, errors},
     tags::Tag,
@@ -89,7 +90,7 @@ impl SchedulesApi {
         let page = self.0.app.schedules.fires(Some(name), before.as_ref(), limit.into()).await?;
         let link = page.next.map(|next| {
             let (limit, before) = (limit.to_string(), next.to_string());
-            let path = format!("/admin/queue/schedules/{}/fires", encode(name));
+            let path = format!("/admin/queue/schedules/{}/fires", encoded(name));
             next_link(&path, &[("limit", Some(&limit)), ("before", Some(&before))])
         });
         Ok(FiresResponse::Ok(json(&page.rows)?, link))

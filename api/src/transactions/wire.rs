@@ -6,12 +6,12 @@ use std::{
 };
 
 use jobs::transactions::{self, Status, json::TransactionJson};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
 use strum::VariantArray;
 
 use crate::{
+    link::encoded,
     problem::{Problem, whole_seconds},
     validation::Choice,
     wire::{Decimal, Nullable, Timestamp, openapi_response_type},
@@ -65,18 +65,15 @@ impl Transaction {
 
 /// The path of the list; a transaction's path is below it.
 pub(super) const PATH: &str = "/v1/transactions";
-/// Percent-encodes all characters except the unreserved ones of RFC 3986. An id is always one path segment, so `/` is
-/// encoded too.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The path of a transaction.
+/// The path of a transaction. Its id is always one segment.
 pub(super) fn location(transaction_id: &str) -> String {
     // Most clients resolve a segment `.` or `..` as a relative path, even if it is encoded. There is no other notation;
     // encoded dots at least survive in clients that do not resolve paths.
     match transaction_id {
         "." => format!("{PATH}/%2E"),
         ".." => format!("{PATH}/%2E%2E"),
-        _ => format!("{PATH}/{}", utf8_percent_encode(transaction_id, SEGMENT)),
+        _ => format!("{PATH}/{}", encoded(transaction_id)),
     }
 }
 

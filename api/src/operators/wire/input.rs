@@ -1,6 +1,5 @@
 //! Parameters and bodies of the operators' endpoints.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use poem_openapi::registry::MetaSchema;
 use queue::{
     operator::{
@@ -12,6 +11,7 @@ use queue::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    link::link,
     schema::any_of,
     validation::{
         Choice, FieldError, Flag, Integer, QueryValue, Text, ValidationError, Value, VisibleText, number_from_json,
@@ -62,19 +62,9 @@ impl Choice for State {
     }
 }
 
-/// Percent-encodes all characters except the unreserved ones of RFC 3986.
-const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// Percent-encodes one segment of a path, or one value of a query.
-pub(crate) fn encode(text: &str) -> String {
-    utf8_percent_encode(text, PARAMETER).to_string()
-}
-
 /// Builds the `Link` header for the next page: a path with these parameters.
 pub(crate) fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
-    let given = parameters.iter().filter_map(|(name, value)| Some((name, (*value)?)));
-    let query: Vec<_> = given.map(|(name, value)| format!("{name}={}", encode(value))).collect();
-    format!("<{path}?{}>; rel=\"next\"", query.join("&"))
+    format!("<{}>; rel=\"next\"", link(path, parameters))
 }
 
 /// The end of a pause.
