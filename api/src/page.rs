@@ -1,5 +1,7 @@
 //! Pages of a list: their size, the cursors of the `Link` header, and the entry that shows whether there is a next page.
 
+use std::marker::PhantomData;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use poem_openapi::registry::MetaSchema;
 
@@ -8,31 +10,27 @@ use crate::validation::{FieldError, Integer, QueryValue, integer_schema};
 /// The alphabet of URL-safe base64.
 const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The largest number of entries on a page.
-pub(crate) struct Limit;
+/// The largest number of entries on a page, from 1 to `MAX`; `DEFAULT` without a parameter. `T` holds all of them.
+pub(crate) struct PageLimit<const MAX: i64, const DEFAULT: i64, T>(PhantomData<T>);
 
-impl Limit {
-    /// The largest page that a client may request.
-    const MAX: i64 = 100;
-    /// The page size of a request without `limit`.
-    const DEFAULT: u8 = 20;
-}
+/// The largest number of entries on a page of most lists.
+pub(crate) type Limit = PageLimit<100, 20, u8>;
 
-impl QueryValue for Limit {
-    type Out = u8;
+impl<const MAX: i64, const DEFAULT: i64, T: TryFrom<i64>> QueryValue for PageLimit<MAX, DEFAULT, T> {
+    type Out = T;
 
     const REQUIRED: bool = false;
 
     fn schema() -> MetaSchema {
-        MetaSchema { default: Some(Self::DEFAULT.into()), ..integer_schema(1, Self::MAX) }
+        MetaSchema { default: Some(DEFAULT.into()), ..integer_schema(1, MAX) }
     }
 
-    fn read(text: &str) -> Result<u8, FieldError> {
-        <Integer<1, { Self::MAX }, u8> as QueryValue>::read(text)
+    fn read(text: &str) -> Result<T, FieldError> {
+        <Integer<1, MAX, T> as QueryValue>::read(text)
     }
 
-    fn when_absent() -> Option<u8> {
-        Some(Self::DEFAULT)
+    fn when_absent() -> Option<T> {
+        T::try_from(DEFAULT).ok()
     }
 }
 

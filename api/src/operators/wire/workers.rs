@@ -2,41 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use poem_openapi::{Object, registry::MetaSchema};
+use poem_openapi::Object;
 use queue::{operator::workers::WorkerInfo, status::JobStatus};
 use serde::Serialize;
 
 use super::jobs::Job;
 use crate::{
-    validation::{FieldError, Integer, QueryValue, integer_schema},
+    page::PageLimit,
     wire::{Nullable, Timestamp},
 };
 
 /// The largest number of workers on a page. Its default is its maximum: clients that follow no link get as many workers
 /// as before the list had pages.
-pub(crate) struct WorkerLimit;
-
-impl WorkerLimit {
-    const MAX: u16 = 1000;
-}
-
-impl QueryValue for WorkerLimit {
-    type Out = u32;
-
-    const REQUIRED: bool = false;
-
-    fn schema() -> MetaSchema {
-        MetaSchema { default: Some(Self::MAX.into()), ..integer_schema(1, Self::MAX.into()) }
-    }
-
-    fn read(text: &str) -> Result<u32, FieldError> {
-        <Integer<1, { Self::MAX as i64 }, u32> as QueryValue>::read(text)
-    }
-
-    fn when_absent() -> Option<u32> {
-        Some(Self::MAX.into())
-    }
-}
+pub(crate) type WorkerLimit = PageLimit<1000, 1000, u32>;
 
 /// A worker.
 #[derive(Object)]
