@@ -4,7 +4,10 @@ mod fields;
 mod list;
 mod rows;
 
-use std::{fmt::Display, marker::PhantomData};
+use std::{
+    fmt::{self, Display},
+    marker::PhantomData,
+};
 
 use hyper::body::Bytes;
 use poem::{
@@ -14,6 +17,10 @@ use poem::{
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry},
+};
+use serde::{
+    Deserializer,
+    de::{Error, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -173,6 +180,35 @@ fn json_text(raw: &[u8], opening: char, wrong_type: fn() -> FieldError, secret: 
         return Err(wrong_type().at_part("body", Some(whole).filter(|_| !secret)).into());
     }
     Ok(whole)
+}
+
+/// Reads the elements of a list, each as soon as it is parsed. `read` gets the index and the raw JSON of an element.
+///
+/// # Errors
+/// 400 if the text is not JSON, or if `read` finds that an element is not.
+fn read_elements(text: &str, read: impl FnMut(usize, &str) -> serde_json::Result<()>) -> Result<(), Problem> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let read = json.deserialize_seq(ElementVisitor(read)).and_then(|()| json.end());
+    read.map_err(|error| not_json(&error))
+}
+
+struct ElementVisitor<F>(F);
+
+impl<'de, F: FnMut(usize, &str) -> serde_json::Result<()>> Visitor<'de> for ElementVisitor<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while let Some(element) = list.next_element::<&RawValue>()? {
+            (self.0)(index, element.get()).map_err(Error::custom)?;
+            index += 1;
+        }
+        Ok(())
+    }
 }
 
 fn not_json(error: &dyn Display) -> Problem {

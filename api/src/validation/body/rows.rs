@@ -1,6 +1,6 @@
 //! Bodies with many rows: a JSON array, or one object a line (NDJSON). Each row is read by itself and has its own errors.
 
-use std::{fmt, marker::PhantomData, time::Duration};
+use std::{marker::PhantomData, time::Duration};
 
 use hyper::body::Bytes;
 use poem::{Request, RequestBody};
@@ -8,15 +8,12 @@ use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     registry::{MetaMediaType, MetaRequest, MetaSchema, Registry},
 };
-use serde::{
-    Deserializer,
-    de::{SeqAccess, Visitor},
-};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     BYTE_ORDER_MARK, Fields, FromJsonBody, FromJsonObject, check_declared_as, fields::not_an_object, not_json,
+    read_elements,
 };
 use crate::{
     middleware::body_limit,
@@ -119,29 +116,12 @@ fn read_lines<T: RowType>(text: &str) -> Found<T> {
 }
 
 fn read_array<T: RowType>(text: &str) -> Result<Found<T>, Problem> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let found = json.deserialize_seq(Elements(PhantomData)).map_err(|error| not_json(&error))?;
-    json.end().map_err(|error| not_json(&error))?;
+    let mut found = Found { rows: Vec::new(), count: 0 };
+    read_elements(text, |_, raw| {
+        found.add(raw);
+        Ok(())
+    })?;
     Ok(found)
-}
-
-/// Reads each element as soon as it is parsed.
-struct Elements<T>(PhantomData<T>);
-
-impl<'de, T: RowType> Visitor<'de> for Elements<T> {
-    type Value = Found<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found<T>, A::Error> {
-        let mut found = Found { rows: Vec::new(), count: 0 };
-        while let Some(element) = list.next_element::<&RawValue>()? {
-            found.add(element.get());
-        }
-        Ok(found)
-    }
 }
 
 fn read_row<T: RowType>(raw: &str, index: usize) -> Row<T> {

@@ -1,15 +1,8 @@
 //! Bodies that are lists of objects: read element by element, with all failing fields of all elements reported at once.
 
-use std::fmt;
-
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
-use serde::{
-    Deserializer,
-    de::{Error, SeqAccess, Visitor},
-};
-use serde_json::value::RawValue;
 
-use super::{Fields, FromJsonBody, FromJsonObject, MAX_ERRORS, fields::not_an_object, json_text, not_json};
+use super::{Fields, FromJsonBody, FromJsonObject, MAX_ERRORS, fields::not_an_object, json_text, read_elements};
 use crate::{
     problem::Problem,
     schema::inline,
@@ -33,11 +26,8 @@ impl<T: FromJsonObject> FromJsonBody for List<T> {
     fn parse(raw: &[u8]) -> Result<Self, Problem> {
         let whole =
             json_text(raw, '[', || FieldError::new("list_type", "Input should be a valid list"), T::SECRET.is_some())?;
-        let mut json = serde_json::Deserializer::from_str(whole);
-        let elements = json
-            .deserialize_seq(Elements::<T> { values: Vec::new(), errors: Vec::new() })
-            .map_err(|error| not_json(&error))?;
-        json.end().map_err(|error| not_json(&error))?;
+        let mut elements = Elements::<T> { values: Vec::new(), errors: Vec::new() };
+        read_elements(whole, |index, raw| elements.read_element(index, raw))?;
         if !elements.errors.is_empty() {
             return Err(Problem::invalid(elements.errors));
         }
@@ -76,23 +66,6 @@ impl<T: FromJsonObject> Elements<T> {
             }
         }
         Ok(())
-    }
-}
-
-impl<'de, T: FromJsonObject> Visitor<'de> for Elements<T> {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
-        let mut index = 0;
-        while let Some(element) = list.next_element::<&RawValue>()? {
-            self.read_element(index, element.get()).map_err(Error::custom)?;
-            index += 1;
-        }
-        Ok(self)
     }
 }
 
