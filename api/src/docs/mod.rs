@@ -28,7 +28,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'unsafe-in
                       img-src 'self' data:; font-src data:; worker-src blob:";
 /// Redoc's link to external fonts. System fonts are good enough.
 const REDOC_FONTS: &str = r#"<link href="https://fonts.googleapis.com/css?family=Montserrat:300,400,700|Roboto:300,400,700" rel="stylesheet">"#;
-/// The last setting in Swagger UI's page; our setting is added after it.
+/// The last setting in Swagger UI's page. Ours is added after it: it removes the badge, an image from validator.swagger.io
+/// that Swagger UI shows on every host except localhost.
 const SWAGGER_SETTING: &str = "deepLinking: true,";
 
 /// The OpenAPI document of an API, generated from its type.
@@ -71,14 +72,14 @@ pub fn pages<A: OpenApi + 'static>(document: Document<A>) -> Vec<(&'static str, 
             "/docs",
             page("text/html; charset=utf-8", move || {
                 let html = swagger.swagger_ui_html().replacen(&swagger.spec(), &text(&swagger), 1);
-                without_validator(&html)
+                html.replace(SWAGGER_SETTING, "deepLinking: true, validatorUrl: null,")
             }),
         ),
         (
             "/redoc",
             page("text/html; charset=utf-8", move || {
                 let html = redoc.redoc_html().replacen(&redoc.spec(), &text(&redoc), 1);
-                without_fonts(&html)
+                html.replacen(REDOC_FONTS, "", 1)
             }),
         ),
         ("/openapi.json", page("application/json", move || text(&spec) + "\n")),
@@ -107,15 +108,6 @@ fn page(content_type: &'static str, text: impl Fn() -> String + Send + Sync + 's
 fn with_etag(text: String) -> (Bytes, String) {
     let tag = Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
     (text.into(), format!("\"{tag}\""))
-}
-
-fn without_fonts(html: &str) -> String {
-    html.replacen(REDOC_FONTS, "", 1)
-}
-
-/// Removes the badge, an image from validator.swagger.io that Swagger UI shows on every host except localhost.
-fn without_validator(html: &str) -> String {
-    html.replace(SWAGGER_SETTING, "deepLinking: true, validatorUrl: null,")
 }
 
 #[cfg(test)]
