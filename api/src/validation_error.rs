@@ -52,7 +52,7 @@ impl FieldError {
     }
 
     /// A violated rule of this service, in the form that Pydantic gives a custom validator's `ValueError`.
-    pub(crate) fn value_error(rule: &'static str) -> Self {
+    pub(crate) fn value_error(rule: impl std::fmt::Display) -> Self {
         Self::new("value_error", format!("Value error, {rule}"))
     }
 

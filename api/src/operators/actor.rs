@@ -58,9 +58,8 @@ impl Actor {
     /// 422 when `X-Actor` has not 1 to 100 characters, or the reason is blank.
     pub(super) fn order(self, Admin(caller): &Admin, reason: &str) -> Result<Order, Problem> {
         let actor = self.0?.unwrap_or_else(|| default_actor(caller));
-        Order::new(&actor, Via::Http, reason).map_err(|expected| {
-            FieldError::new("value_error", format!("Value error, {expected}")).at_text("body", "reason", reason).into()
-        })
+        Order::new(&actor, Via::Http, reason)
+            .map_err(|expected| FieldError::value_error(expected).at_text("body", "reason", reason).into())
     }
 }
 

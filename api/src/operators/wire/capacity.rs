@@ -29,8 +29,7 @@ impl QueryValue for DurationParam {
     }
 
     fn read(text: &str) -> Result<f64, FieldError> {
-        let duration = parse_duration(text);
-        let duration = duration.map_err(|must| FieldError::new("value_error", format!("Value error, it {must}")))?;
+        let duration = parse_duration(text).map_err(|must| FieldError::value_error(format!("it {must}")))?;
         Ok(duration.as_seconds_f64())
     }
 }

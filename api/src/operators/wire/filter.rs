@@ -19,7 +19,7 @@ pub(crate) struct AgeParam;
 
 impl AgeParam {
     fn parse(text: &str) -> Result<Age, FieldError> {
-        text.parse().map_err(|expected| FieldError::new("value_error", format!("Value error, it {expected}")))
+        text.parse().map_err(|expected| FieldError::value_error(format!("it {expected}")))
     }
 }
 

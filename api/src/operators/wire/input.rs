@@ -86,7 +86,7 @@ impl Value for Until {
 
 /// An end of a pause that is not what it must be.
 fn wrong_until(must: &str) -> FieldError {
-    FieldError::new("value_error", format!("Value error, until {must}"))
+    FieldError::value_error(format!("until {must}"))
 }
 
 /// The rate of a replay, in jobs per second.
@@ -140,8 +140,7 @@ impl Value for CountedAt {
 
     fn read(raw: &str) -> Result<OffsetDateTime, FieldError> {
         let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
-        let parsed = Selection::parse_time(text.trim());
-        parsed.map_err(|must| FieldError::new("value_error", format!("Value error, died_before {must}")))
+        Selection::parse_time(text.trim()).map_err(|must| FieldError::value_error(format!("died_before {must}")))
     }
 }
 
