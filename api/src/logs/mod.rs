@@ -13,7 +13,7 @@ use poem_openapi::{
     payload::{Binary, Payload},
     registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
 };
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     auth::Admin,
@@ -120,8 +120,8 @@ impl LogsApi {
         let (from, to, format) = (from.0, to.0, format.0).all_valid()?;
         let to = to.unwrap_or(now);
         let range = Range::new(from.unwrap_or(to.saturating_sub(DEFAULT_RANGE)), to).ok_or_else(|| {
-            let input = from.and_then(|from| serde_json::to_string(&wire::format_time(from)).ok());
-            FieldError::value_error("from must not be after to").at("query", "from", input.as_deref())
+            let input = from.and_then(|from| from.format(&Rfc3339).ok()).unwrap_or_default();
+            FieldError::value_error("from must not be after to").at_text("query", "from", &input)
         })?;
         let name = wire::file_name(&range, format);
         let body = if request.method() == Method::HEAD && self.logs.has_files() {

@@ -1,11 +1,7 @@
 //! Wire types of the log export: formats and file names.
 
 use jobs::logs::{Format, Range};
-use time::{
-    OffsetDateTime,
-    format_description::{BorrowedFormatItem, well_known::Rfc3339},
-    macros::format_description,
-};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::validation::Choice;
 
@@ -18,11 +14,6 @@ impl Choice for Format {
             Self::Gzip => "jsonl.gz",
         }
     }
-}
-
-/// The text of a time in an error message.
-pub(super) fn format_time(time: OffsetDateTime) -> String {
-    time.format(&Rfc3339).unwrap_or_default()
 }
 
 /// The form of a time in a file name.
