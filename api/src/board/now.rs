@@ -31,8 +31,7 @@ const CHARTS: usize = 40;
 #[template(path = "now.html")]
 struct NowPage {
     chrome: Chrome,
-    overview: Part<Overview>,
-    at: OffsetDateTime,
+    state: NowState,
 }
 
 /// What changes on the page.
@@ -62,8 +61,8 @@ pub(super) fn snapshots(app: &App) -> Render {
 pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let overview = load("overview", overview::read(&state.app)).await;
     let chrome = visit.chrome("Now", PATH, format::command("status", &[]));
-    let at = chrome.at;
-    page::render(&NowPage { chrome, overview, at })
+    let state = NowState { overview, at: chrome.at };
+    page::render(&NowPage { chrome, state })
 }
 
 /// When no due job is left, in words.

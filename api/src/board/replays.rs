@@ -33,19 +33,25 @@ const PAGE: u32 = 50;
 #[template(path = "replays.html")]
 struct ReplaysPage {
     chrome: Chrome,
+    state: ReplaysState,
+}
+
+/// What changes on the page.
+#[derive(Template)]
+#[template(path = "replays_state.html")]
+struct ReplaysState {
     page: Part<Page<Replay, Uuid>>,
     /// Whether this is the first page, which is updated by events.
     is_first: bool,
     at: OffsetDateTime,
 }
 
-/// What changes on the first page.
-#[derive(Template)]
-#[template(path = "replays_state.html")]
-struct ReplaysState {
-    page: Part<Page<Replay, Uuid>>,
-    is_first: bool,
-    at: OffsetDateTime,
+impl ReplaysState {
+    /// Reads the page of the replays before this one.
+    async fn read(operator: &Operator, before: Option<Uuid>) -> Self {
+        let page = load("replays", operator.replays(before, PAGE)).await;
+        Self { page, is_first: before.is_none(), at: OffsetDateTime::now_utc() }
+    }
 }
 
 /// The page of one replay.
@@ -63,10 +69,7 @@ pub(super) fn snapshots(app: &App) -> Render {
     let operator = app.operator.clone();
     renderer(move || {
         let operator = operator.clone();
-        async move {
-            let page = read_page(&operator, None).await;
-            ReplaysState { page, is_first: true, at: OffsetDateTime::now_utc() }
-        }
+        async move { ReplaysState::read(&operator, None).await }
     })
 }
 
@@ -77,15 +80,9 @@ pub(super) fn snapshots(app: &App) -> Render {
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let before = visit.query.get("before").map(Uuid::parse_str).transpose();
     let before = before.map_err(|_| invalid("before", "must be the id of a replay"))?;
-    let page = read_page(state.operator(), before).await;
+    let state = ReplaysState::read(state.operator(), before).await;
     let command = format::command("replays", &[("--before", visit.query.get("before"))]);
-    let chrome = visit.chrome("Replays", PATH, command);
-    let at = chrome.at;
-    page::render(&ReplaysPage { chrome, page, is_first: before.is_none(), at })
-}
-
-async fn read_page(operator: &Operator, before: Option<Uuid>) -> Part<Page<Replay, Uuid>> {
-    load("replays", operator.replays(before, PAGE)).await
+    page::render(&ReplaysPage { chrome: visit.chrome("Replays", PATH, command), state })
 }
 
 fn older_link(before: &Uuid) -> String {

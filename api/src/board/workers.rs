@@ -34,22 +34,32 @@ const ACTIONS: u32 = 20;
 #[template(path = "workers.html")]
 struct WorkersPage {
     chrome: Chrome,
+    state: WorkersState,
+}
+
+/// What changes on the page.
+#[derive(Template)]
+#[template(path = "workers_state.html")]
+struct WorkersState {
     page: Part<Page<WorkerInfo, String>>,
+    /// The releases of all live workers, if they differ.
     versions: Vec<String>,
     /// Whether this is the first page, which is updated by events.
     is_first: bool,
     at: OffsetDateTime,
 }
 
-/// What changes on the first page.
-#[derive(Template)]
-#[template(path = "workers_state.html")]
-struct WorkersState {
-    page: Part<Page<WorkerInfo, String>>,
-    /// The releases of live workers, if they differ.
-    versions: Vec<String>,
-    is_first: bool,
-    at: OffsetDateTime,
+impl WorkersState {
+    /// Reads the page of the workers after this one.
+    async fn read(operator: &Operator, after: Option<&str>) -> Self {
+        let page = load("workers", operator.list_workers(after, PAGE)).await;
+        let versions = match &page {
+            Ok(Page { rows, next: None }) if after.is_none() => versions(rows),
+            Ok(_) => load("releases", operator.workers()).await.map_or_else(|_| Vec::new(), |all| versions(&all)),
+            Err(_) => Vec::new(),
+        };
+        Self { page, versions, is_first: after.is_none(), at: OffsetDateTime::now_utc() }
+    }
 }
 
 /// The page of one worker.
@@ -68,10 +78,7 @@ pub(super) fn snapshots(app: &App) -> Render {
     let operator = app.operator.clone();
     renderer(move || {
         let operator = operator.clone();
-        async move {
-            let (page, versions) = read_page(&operator, None).await;
-            WorkersState { page, versions, is_first: true, at: OffsetDateTime::now_utc() }
-        }
+        async move { WorkersState::read(&operator, None).await }
     })
 }
 
@@ -81,21 +88,9 @@ pub(super) fn snapshots(app: &App) -> Render {
 /// [`Problem`] 500 when the template fails.
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let after = visit.query.get("after");
-    let (page, versions) = read_page(state.operator(), after).await;
+    let state = WorkersState::read(state.operator(), after).await;
     let chrome = visit.chrome("Workers", PATH, format::command("workers", &[("--after", after)]));
-    let at = chrome.at;
-    page::render(&WorkersPage { chrome, page, versions, is_first: after.is_none(), at })
-}
-
-/// Reads a page of workers, and the releases of all live workers if they differ.
-async fn read_page(operator: &Operator, after: Option<&str>) -> (Part<Page<WorkerInfo, String>>, Vec<String>) {
-    let page = load("workers", operator.list_workers(after, PAGE)).await;
-    let versions = match &page {
-        Ok(Page { rows, next: None }) if after.is_none() => versions(rows),
-        Ok(_) => load("releases", operator.workers()).await.map_or_else(|_| Vec::new(), |all| versions(&all)),
-        Err(_) => Vec::new(),
-    };
-    (page, versions)
+    page::render(&WorkersPage { chrome, state })
 }
 
 /// The releases of live workers, if they differ.
