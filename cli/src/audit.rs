@@ -8,7 +8,7 @@ use crate::{
     operator::connect,
     output::{
         Screen, format_time, print_value,
-        table::{Cell, Column, render},
+        table::{Column, render},
     },
 };
 
@@ -65,23 +65,20 @@ pub(crate) fn text(actions: &[Action], screen: Screen) -> String {
     if actions.is_empty() {
         return "No action is recorded.\n".into();
     }
-    let rows: Vec<Vec<Cell>> = actions
-        .iter()
-        .map(|action| {
-            vec![
-                action.id.to_string().into(),
-                format_time(action.at).into(),
-                action.actor.as_str().into(),
-                action.via.as_str().into(),
-                action.action.as_str().into(),
-                action.target.as_str().into(),
-                action.count.to_string().into(),
-                action.reason.as_str().into(),
-                action.filter.as_ref().map(filter).unwrap_or_default().into(),
-            ]
-        })
-        .collect();
-    render(&COLUMNS, &rows, screen)
+    let rows = actions.iter().map(|action| {
+        vec![
+            action.id.to_string().into(),
+            format_time(action.at).into(),
+            action.actor.as_str().into(),
+            action.via.as_str().into(),
+            action.action.as_str().into(),
+            action.target.as_str().into(),
+            action.count.to_string().into(),
+            action.reason.as_str().into(),
+            action.filter.as_ref().map(filter).unwrap_or_default().into(),
+        ]
+    });
+    render(&COLUMNS, rows, screen)
 }
 
 /// The values of a filter that are set.

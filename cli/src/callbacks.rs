@@ -106,25 +106,22 @@ fn list(destinations: &[DestinationStatus], screen: Screen) -> String {
     if destinations.is_empty() {
         return "There are no destinations: CALLBACK_URL is not set.\n".into();
     }
-    let rows: Vec<Vec<Cell>> = destinations
-        .iter()
-        .map(|one| {
-            let (state, style) = match (one.disabled_at, one.failing_since) {
-                (Some(at), _) => (format!("disabled {}", format_ago(at)), Style::Bad),
-                (None, Some(_)) => ("failing".into(), Style::Warning),
-                (None, None) => ("ok".into(), Style::Good),
-            };
-            vec![
-                label(&one.name).into(),
-                Cell::new(&state, style),
-                format_count(one.waiting, MAX_WAITING).into(),
-                one.failing_since.map_or_else(|| "-".into(), format_ago).into(),
-                one.url.as_deref().unwrap_or("-").into(),
-                one.disabled_because.as_deref().unwrap_or_default().into(),
-            ]
-        })
-        .collect();
-    let mut text = render(&COLUMNS, &rows, screen);
+    let rows = destinations.iter().map(|one| {
+        let (state, style) = match (one.disabled_at, one.failing_since) {
+            (Some(at), _) => (format!("disabled {}", format_ago(at)), Style::Bad),
+            (None, Some(_)) => ("failing".into(), Style::Warning),
+            (None, None) => ("ok".into(), Style::Good),
+        };
+        vec![
+            label(&one.name).into(),
+            Cell::new(&state, style),
+            format_count(one.waiting, MAX_WAITING).into(),
+            one.failing_since.map_or_else(|| "-".into(), format_ago).into(),
+            one.url.as_deref().unwrap_or("-").into(),
+            one.disabled_because.as_deref().unwrap_or_default().into(),
+        ]
+    });
+    let mut text = render(&COLUMNS, rows, screen);
     for one in destinations.iter().filter(|one| one.disabled_at.is_some()) {
         let name = if one.name.is_empty() { String::new() } else { format!(" {}", shell_quote(&one.name)) };
         text.push_str(&format!("millrace callbacks enable{name} --reason '…'\n"));

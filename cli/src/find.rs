@@ -7,7 +7,7 @@ use crate::{
     operator::app,
     output::{
         Screen, print, print_json, shell_quote,
-        table::{Cell, Column, render},
+        table::{Column, render},
     },
 };
 
@@ -42,18 +42,15 @@ pub(crate) async fn program(Arguments { text, json }: Arguments) -> Result<bool>
     } else {
         const COLUMNS: [Column; 4] =
             [Column::fixed("KIND"), Column::fixed("ID"), Column::text("WHAT"), Column::optional("MORE", 1)];
-        let rows: Vec<Vec<Cell>> = found
-            .iter()
-            .map(|found| {
-                vec![
-                    found.kind.into(),
-                    found.id.as_str().into(),
-                    found.text.as_str().into(),
-                    more(found.kind, &found.id).into(),
-                ]
-            })
-            .collect();
-        print(&render(&COLUMNS, &rows, Screen::of_stdout()))?;
+        let rows = found.iter().map(|found| {
+            vec![
+                found.kind.into(),
+                found.id.as_str().into(),
+                found.text.as_str().into(),
+                more(found.kind, &found.id).into(),
+            ]
+        });
+        print(&render(&COLUMNS, rows, Screen::of_stdout()))?;
     }
     Ok(!found.is_empty())
 }

@@ -208,27 +208,24 @@ fn list(replays: &[Replay], screen: Screen) -> String {
     if replays.is_empty() {
         return "There are no replays; `millrace dead replay` starts one.\n".into();
     }
-    let rows: Vec<Vec<Cell>> = replays
-        .iter()
-        .map(|replay| {
-            let style = match replay.state.as_str() {
-                "stopped" => Style::Bad,
-                "paused" => Style::Warning,
-                "done" => Style::Good,
-                _ => Style::Plain,
-            };
-            vec![
-                replay.id.to_string().into(),
-                replay.queue.as_str().into(),
-                Cell::new(&replay.state, style),
-                replay.replayed.to_string().into(),
-                replay.skipped.to_string().into(),
-                pace(replay).into(),
-                format_ago(replay.created_at).into(),
-                filter(replay).into(),
-                replay.stopped_because.as_deref().unwrap_or_default().into(),
-            ]
-        })
-        .collect();
-    render(&COLUMNS, &rows, screen)
+    let rows = replays.iter().map(|replay| {
+        let style = match replay.state.as_str() {
+            "stopped" => Style::Bad,
+            "paused" => Style::Warning,
+            "done" => Style::Good,
+            _ => Style::Plain,
+        };
+        vec![
+            replay.id.to_string().into(),
+            replay.queue.as_str().into(),
+            Cell::new(&replay.state, style),
+            replay.replayed.to_string().into(),
+            replay.skipped.to_string().into(),
+            pace(replay).into(),
+            format_ago(replay.created_at).into(),
+            filter(replay).into(),
+            replay.stopped_because.as_deref().unwrap_or_default().into(),
+        ]
+    });
+    render(&COLUMNS, rows, screen)
 }

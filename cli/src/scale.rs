@@ -89,9 +89,8 @@ fn text(scale: &Scale, screen: Screen) -> String {
         format_duration(scale.drain_in_seconds)
     );
     if !scale.queues.is_empty() {
-        let rows: Vec<Vec<Cell>> = scale.queues.iter().map(row).collect();
         text.push('\n');
-        text.push_str(&render(&COLUMNS, &rows, screen));
+        text.push_str(&render(&COLUMNS, scale.queues.iter().map(row), screen));
     }
     text
 }

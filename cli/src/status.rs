@@ -112,8 +112,7 @@ pub(crate) fn queues(queues: &[QueueOverview], screen: Screen) -> String {
         Column::optional("STARTED, 60 MIN", 13),
         Column::text("PAUSED"),
     ];
-    let rows: Vec<Vec<Cell>> = queues.iter().map(row).collect();
-    render(&COLUMNS, &rows, screen)
+    render(&COLUMNS, queues.iter().map(row), screen)
 }
 
 /// The characters of the chart of an hour.

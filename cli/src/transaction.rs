@@ -45,27 +45,23 @@ fn text(timeline: &Timeline, screen: Screen) -> String {
     const COLUMNS: [Column; 4] =
         [Column::fixed("AT"), Column::optional("AFTER", 1), Column::fixed("EVENT"), Column::fixed("WHAT")];
     let mut before: Option<OffsetDateTime> = None;
-    let rows: Vec<Vec<Cell>> = timeline
-        .events
-        .iter()
-        .map(|event| {
-            let after = before.replace(event.at).map(|before| format_after((event.at - before).as_seconds_f64()));
-            let style = style(event);
-            vec![
-                format_time(event.at).into(),
-                after.unwrap_or_default().into(),
-                Cell::new(&event.event.replace('_', " "), style),
-                Cell::new(&what(event), style),
-            ]
-        })
-        .collect();
+    let rows = timeline.events.iter().map(|event| {
+        let after = before.replace(event.at).map(|before| format_after((event.at - before).as_seconds_f64()));
+        let style = style(event);
+        vec![
+            format_time(event.at).into(),
+            after.unwrap_or_default().into(),
+            Cell::new(&event.event.replace('_', " "), style),
+            Cell::new(&what(event), style),
+        ]
+    });
     let mut text = format!(
         "{}: {}\njob {}\n\n",
         one_line(&timeline.transaction_id, 100),
         timeline.status,
         one_line(&timeline.job, 60)
     );
-    text.push_str(&render(&COLUMNS, &rows, screen));
+    text.push_str(&render(&COLUMNS, rows, screen));
     text
 }
 

@@ -129,9 +129,9 @@ fn list(workers: &[WorkerInfo], screen: Screen) -> String {
         return "There are no workers; `millrace worker` starts one.\n".into();
     }
     let newest = mixed_versions(workers);
-    let rows: Vec<Vec<Cell>> = workers.iter().map(|worker| row(worker, newest.is_some())).collect();
+    let table = render(&COLUMNS, workers.iter().map(|worker| row(worker, newest.is_some())), screen);
     let mixed = newest.map(|versions| format!("{} {versions}\n", Style::Warning.paint("✘ mixed versions:", screen)));
-    mixed.unwrap_or_default() + &render(&COLUMNS, &rows, screen)
+    mixed.unwrap_or_default() + &table
 }
 
 /// The versions of the live workers and how many workers have each, if there is more than one version.
@@ -226,22 +226,18 @@ fn describe(worker: &WorkerInfo, screen: Screen) -> String {
         Column::optional("LAST CLAIM", 1),
         Column::text("CLAIM ERROR"),
     ];
-    let rows: Vec<Vec<Cell>> = report
-        .queues
-        .iter()
-        .map(|(name, queue)| {
-            let error = worker.claim_errors.get(name).map(|error| format!("{} ({})", error.error, since(error.since)));
-            vec![
-                name.as_str().into(),
-                queue.slots.to_string().into(),
-                queue.running.to_string().into(),
-                queue.last_claim.map_or_else(|| "-".into(), format_ago).into(),
-                Cell::new(&error.unwrap_or_default(), Style::Bad),
-            ]
-        })
-        .collect();
+    let rows = report.queues.iter().map(|(name, queue)| {
+        let error = worker.claim_errors.get(name).map(|error| format!("{} ({})", error.error, since(error.since)));
+        vec![
+            name.as_str().into(),
+            queue.slots.to_string().into(),
+            queue.running.to_string().into(),
+            queue.last_claim.map_or_else(|| "-".into(), format_ago).into(),
+            Cell::new(&error.unwrap_or_default(), Style::Bad),
+        ]
+    });
     text.push('\n');
-    text + &render(&columns, &rows, screen)
+    text + &render(&columns, rows, screen)
 }
 
 /// The jobs that a worker holds.
@@ -256,19 +252,16 @@ fn jobs(held: &[JobStatus], screen: Screen) -> String {
     if held.is_empty() {
         return "It holds no job.\n".into();
     }
-    let rows: Vec<Vec<Cell>> = held
-        .iter()
-        .map(|job| {
-            vec![
-                job.id.as_str().into(),
-                job.queue.as_str().into(),
-                job.started_at.map_or_else(|| "-".into(), format_time).into(),
-                job.started_at.map_or_else(|| "-".into(), since).into(),
-                job.runs.to_string().into(),
-            ]
-        })
-        .collect();
-    render(&COLUMNS, &rows, screen)
+    let rows = held.iter().map(|job| {
+        vec![
+            job.id.as_str().into(),
+            job.queue.as_str().into(),
+            job.started_at.map_or_else(|| "-".into(), format_time).into(),
+            job.started_at.map_or_else(|| "-".into(), since).into(),
+            job.runs.to_string().into(),
+        ]
+    });
+    render(&COLUMNS, rows, screen)
 }
 
 #[cfg(test)]

@@ -81,8 +81,7 @@ pub(crate) fn text(groups: &[ErrorGroup], screen: Screen) -> String {
         Column::optional("SAMPLE JOB", 3),
     ];
     let Some(largest) = groups.first() else { return "There are no dead letters.\n".into() };
-    let rows: Vec<Vec<Cell>> = groups.iter().map(row).collect();
-    let table = render(&COLUMNS, &rows, screen);
+    let table = render(&COLUMNS, groups.iter().map(row), screen);
     let mut lines = table.lines();
     let mut text = format!("{}\n", lines.next().unwrap_or_default());
     for group in groups {

@@ -162,7 +162,6 @@ pub(super) async fn list(operator: &Operator, arguments: Arguments, json: bool) 
 fn text(page: &JobPage, named: &[Column], screen: Screen) -> String {
     let shown = if named.is_empty() { &Column::DEFAULT[..] } else { named };
     let columns: Vec<table::Column> = shown.iter().map(|column| column.layout(!named.is_empty())).collect();
-    let rows: Vec<Vec<Cell>> =
-        page.jobs.iter().map(|job| shown.iter().map(|column| column.cell(job)).collect()).collect();
-    render(&columns, &rows, screen)
+    let rows = page.jobs.iter().map(|job| shown.iter().map(|column| column.cell(job)).collect());
+    render(&columns, rows, screen)
 }

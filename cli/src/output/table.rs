@@ -63,15 +63,15 @@ impl From<&str> for Cell {
 
 /// Formats a table whose columns are all shown completely.
 pub(crate) fn plain<const N: usize>(head: [&'static str; N], rows: &[[String; N]]) -> String {
-    let rows: Vec<Vec<Cell>> =
-        rows.iter().map(|row| row.iter().map(|cell| Cell::from(cell.as_str())).collect()).collect();
-    render(&head.map(Column::fixed), &rows, Screen { size: None, colour: false })
+    let rows = rows.iter().map(|row| row.iter().map(|cell| Cell::from(cell.as_str())).collect());
+    render(&head.map(Column::fixed), rows, Screen { size: None, colour: false })
 }
 
 /// Formats a table with two blanks between the columns; numbers are right-aligned. If columns are left out to fit the
 /// terminal, the last line names them.
-pub(crate) fn render(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> String {
-    let natural: Vec<usize> = (0..columns.len()).map(|column| natural_width(columns, rows, column)).collect();
+pub(crate) fn render(columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>>, screen: Screen) -> String {
+    let rows: Vec<Vec<Cell>> = rows.into_iter().collect();
+    let natural: Vec<usize> = (0..columns.len()).map(|column| natural_width(columns, &rows, column)).collect();
     let (shown, widths) = fit(columns, &natural, screen.width());
     let numeric = |column: usize| {
         let texts = || rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.as_str());
@@ -81,7 +81,7 @@ pub(crate) fn render(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> 
         shown.iter().zip(&widths).map(|(column, width)| (*column, *width, numeric(*column))).collect();
     let head: Vec<Cell> = columns.iter().map(|column| Cell::new(column.head, Style::Faint)).collect();
     let mut text = line(&head, &layout, screen);
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(row, &layout, screen));
     }
     let left_out: Vec<&str> =
@@ -169,7 +169,7 @@ mod tests {
             "error sending request: connection refused".into(),
         ]];
         let screen = Screen { size: width.map(|width| (width, 24)), ..Screen::PLAIN };
-        render(&COLUMNS, &rows, screen).lines().map(str::to_owned).collect()
+        render(&COLUMNS, rows, screen).lines().map(str::to_owned).collect()
     }
 
     #[test]
@@ -194,6 +194,6 @@ mod tests {
     #[test]
     fn cells_are_safe_to_print() {
         let rows = [vec![Cell::from("a\u{1b}[2Jb\nc")]];
-        assert_eq!(render(&[Column::fixed("X")], &rows, Screen::PLAIN), "X\na [2Jb c\n");
+        assert_eq!(render(&[Column::fixed("X")], rows, Screen::PLAIN), "X\na [2Jb c\n");
     }
 }

@@ -124,10 +124,7 @@ fn print_queues(json: bool, queues: &[QueueStatus]) -> Result<()> {
         Column::optional("OLDEST DUE", 4),
         Column::text(""),
     ];
-    print_value(json, &queues, || {
-        let rows: Vec<Vec<Cell>> = queues.iter().map(row).collect();
-        render(&COLUMNS, &rows, Screen::of_stdout())
-    })
+    print_value(json, &queues, || render(&COLUMNS, queues.iter().map(row), Screen::of_stdout()))
 }
 
 fn row(queue: &QueueStatus) -> Vec<Cell> {

@@ -17,21 +17,18 @@ pub(super) fn overview(all: &[Overview], screen: Screen) -> String {
         Column::optional("OUTCOME", 3),
         Column::fixed("NEXT"),
     ];
-    let rows: Vec<Vec<Cell>> = all
-        .iter()
-        .map(|schedule| {
-            let last = schedule.latest.first();
-            vec![
-                schedule.name.into(),
-                one_line(&schedule.cron, 40).into(),
-                schedule.catch_up.as_str().into(),
-                last.map_or_else(|| "-".into(), |fire| format_time(fire.fire_time)).into(),
-                last.map_or_else(|| "-".into(), outcome),
-                schedule.next.map_or_else(|| "-".into(), format_time).into(),
-            ]
-        })
-        .collect();
-    let mut text = render(&COLUMNS, &rows, screen);
+    let rows = all.iter().map(|schedule| {
+        let last = schedule.latest.first();
+        vec![
+            schedule.name.into(),
+            one_line(&schedule.cron, 40).into(),
+            schedule.catch_up.as_str().into(),
+            last.map_or_else(|| "-".into(), |fire| format_time(fire.fire_time)).into(),
+            last.map_or_else(|| "-".into(), outcome),
+            schedule.next.map_or_else(|| "-".into(), format_time).into(),
+        ]
+    });
+    let mut text = render(&COLUMNS, rows, screen);
     for schedule in all {
         text.push_str(&format!("\nNext times of {}\n", schedule.name));
         for next in &schedule.upcoming {
@@ -57,24 +54,21 @@ pub(super) fn fires(fires: &[Fired], screen: Screen) -> String {
         Column::optional("BY", 1),
         Column::optional("PASSED OVER", 4),
     ];
-    let rows: Vec<Vec<Cell>> = fires
-        .iter()
-        .map(|fire| {
-            let late = (fire.fired_at - fire.fire_time).as_seconds_f64();
-            vec![
-                fire.schedule.as_str().into(),
-                format_time(fire.fire_time).into(),
-                fire.kind.replace('_', " ").into(),
-                // A fire that an operator skips is recorded before its time.
-                if late < 0.0 { "-".into() } else { format_duration(late).into() },
-                fire.jobs.to_string().into(),
-                outcome(fire),
-                fire.fired_by.as_deref().unwrap_or("-").into(),
-                fire.passed_over.to_string().into(),
-            ]
-        })
-        .collect();
-    render(&COLUMNS, &rows, screen)
+    let rows = fires.iter().map(|fire| {
+        let late = (fire.fired_at - fire.fire_time).as_seconds_f64();
+        vec![
+            fire.schedule.as_str().into(),
+            format_time(fire.fire_time).into(),
+            fire.kind.replace('_', " ").into(),
+            // A fire that an operator skips is recorded before its time.
+            if late < 0.0 { "-".into() } else { format_duration(late).into() },
+            fire.jobs.to_string().into(),
+            outcome(fire),
+            fire.fired_by.as_deref().unwrap_or("-").into(),
+            fire.passed_over.to_string().into(),
+        ]
+    });
+    render(&COLUMNS, rows, screen)
 }
 
 fn outcome(fire: &Fired) -> Cell {
