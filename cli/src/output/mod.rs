@@ -25,14 +25,13 @@ pub(crate) struct Screen {
 
 impl Screen {
     /// For text without colours and without a limit of its width.
-    #[cfg(test)]
     pub(crate) const PLAIN: Self = Self { size: None, colour: false };
 
     /// Standard output. Colours are used on a terminal, except with `NO_COLOR` or `TERM=dumb`.
     pub(crate) fn of_stdout() -> Self {
         let stdout = io::stdout();
         if !stdout.is_terminal() {
-            return Self { size: None, colour: false };
+            return Self::PLAIN;
         }
         let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
         Self {

@@ -64,7 +64,7 @@ impl From<&str> for Cell {
 /// Formats a table whose columns are all shown completely.
 pub(crate) fn plain<const N: usize>(head: [&'static str; N], rows: &[[String; N]]) -> String {
     let rows = rows.iter().map(|row| row.iter().map(|cell| Cell::from(cell.as_str())).collect());
-    render(&head.map(Column::fixed), rows, Screen { size: None, colour: false })
+    render(&head.map(Column::fixed), rows, Screen::PLAIN)
 }
 
 /// Formats a table with two blanks between the columns; numbers are right-aligned. If columns are left out to fit the
