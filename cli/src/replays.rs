@@ -143,8 +143,11 @@ pub(crate) async fn wait_for_end(operator: &Operator, mut replay: Replay, json: 
 }
 
 fn progress(replay: &Replay) -> String {
-    let skipped = if replay.skipped > 0 { format!(", {} skipped", replay.skipped) } else { String::new() };
-    format!("{}: {} replayed{skipped}", one_line(&replay.state, 20), replay.replayed)
+    format!("{}: {} replayed{}", one_line(&replay.state, 20), replay.replayed, skipped(replay))
+}
+
+fn skipped(replay: &Replay) -> String {
+    if replay.skipped > 0 { format!(", {} skipped", replay.skipped) } else { String::new() }
 }
 
 /// The filter of a replay as options.
@@ -158,16 +161,12 @@ fn filter(replay: &Replay) -> String {
 /// One replay in two columns, and the commands that change it.
 pub(crate) fn describe_replay(replay: &Replay) -> String {
     let stopped = replay.stopped_because.as_ref().map(|because| format!(": {}", one_line(because, 300)));
-    let skipped = match replay.skipped {
-        0 => String::new(),
-        skipped => format!(", {skipped} skipped"),
-    };
     let lines = [
         ("replay", replay.id.to_string()),
         ("queue", one_line(&replay.queue, 60)),
         ("filter", if filter(replay).is_empty() { "all dead letters".into() } else { filter(replay) }),
         ("state", format!("{}{}", one_line(&replay.state, 20), stopped.unwrap_or_default())),
-        ("replayed", format!("{} of at most {}{skipped}", replay.replayed, replay.max_jobs)),
+        ("replayed", format!("{} of at most {}{}", replay.replayed, replay.max_jobs, skipped(replay))),
         ("pace", pace(replay)),
         ("started", format_ago(replay.created_at)),
         ("ended", replay.ended_at.map_or_else(|| "-".into(), format_ago)),
