@@ -1,6 +1,6 @@
 //! A part of a page, which may be missing: one slow query does not take the whole page down.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use runtime::error::Error;
 use tokio::time::Instant;
@@ -16,21 +16,14 @@ const BUDGET: Duration = Duration::from_millis(50);
 pub(super) type Part<T> = Result<T, NotKnown>;
 
 /// Why a part is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
 pub(super) enum NotKnown {
     /// Its query takes over a second.
+    #[strum(to_string = "Not known now: the query takes over 1 s.")]
     TooSlow,
     /// Its query fails. The log has the cause.
+    #[strum(to_string = "Not known now: the query failed. The log of the API has the cause.")]
     Failed,
-}
-
-impl fmt::Display for NotKnown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TooSlow => "Not known now: the query takes over 1 s.",
-            Self::Failed => "Not known now: the query failed. The log of the API has the cause.",
-        })
-    }
 }
 
 /// Runs a query of the service layer for at most a second. `what` names it in the log.
