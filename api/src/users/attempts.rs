@@ -58,13 +58,11 @@ impl Attempts {
         };
         let counted = address_and_account.await;
         let attempt = Attempt { limit: &self.by_pair, address, account };
-        match counted {
-            Ok(()) => Ok(attempt),
-            Err(problem) => {
-                attempt.refund().await;
-                Err(problem)
-            }
+        if let Err(problem) = counted {
+            attempt.refund().await;
+            return Err(problem);
         }
+        Ok(attempt)
     }
 }
 
