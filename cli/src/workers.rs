@@ -162,7 +162,7 @@ fn row(worker: &WorkerInfo, is_mixed: bool) -> Vec<Cell> {
         report.map_or("-", |report| &report.host).into(),
         report.map_or_else(|| "-".into(), |report| report.pid.to_string()).into(),
         Cell::new(&version(worker), if is_mixed { Style::Warning } else { Style::Plain }),
-        format_ago(worker.started_at).trim_end_matches(" ago").into(),
+        since(worker.started_at).into(),
         Cell::new(&last_seen(worker), if is_late { Style::Bad } else { Style::Plain }),
         format!("{}/{slots}", worker.running).into(),
         worker.oldest_run_seconds.map_or_else(|| "-".into(), format_duration).into(),
