@@ -1,7 +1,5 @@
 //! The search endpoint: finds items by the words of a query.
 
-use std::ops::RangeInclusive;
-
 use jobs::{
     items::search::{self, Searcher},
     text::is_blank,
@@ -18,8 +16,8 @@ use crate::{
     wire::{Json, Nullable, Timestamp, responses},
 };
 
-/// The allowed number of characters in a query.
-const QUERY_LENGTH: RangeInclusive<usize> = 1..=200;
+/// The highest number of characters in a query.
+const MAX_LENGTH: usize = 200;
 
 /// The search endpoint.
 #[derive(Clone)]
@@ -88,7 +86,7 @@ impl QueryValue for QueryText {
     fn schema() -> MetaSchema {
         MetaSchema {
             pattern: Some(VISIBLE_PATTERN.into()),
-            max_length: Some(*QUERY_LENGTH.end()),
+            max_length: Some(MAX_LENGTH),
             example: Some("wireless keyb".into()),
             ..MetaSchema::new("string")
         }
@@ -96,10 +94,10 @@ impl QueryValue for QueryText {
 
     fn read(text: &str) -> Result<String, FieldError> {
         if is_blank(text) {
-            return Err(FieldError::too_short(*QUERY_LENGTH.start()));
+            return Err(FieldError::too_short(1));
         }
-        if text.chars().count() > *QUERY_LENGTH.end() {
-            return Err(FieldError::too_long(*QUERY_LENGTH.end()));
+        if text.chars().count() > MAX_LENGTH {
+            return Err(FieldError::too_long(MAX_LENGTH));
         }
         Ok(text.to_owned())
     }
