@@ -28,8 +28,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'unsafe-in
                       img-src 'self' data:; font-src data:; worker-src blob:";
 /// Redoc's link to external fonts. System fonts are good enough.
 const REDOC_FONTS: &str = r#"<link href="https://fonts.googleapis.com/css?family=Montserrat:300,400,700|Roboto:300,400,700" rel="stylesheet">"#;
-/// The last setting in Swagger UI's page. Ours is added after it: it removes the badge, an image from validator.swagger.io
-/// that Swagger UI shows on every host except localhost.
+/// The last setting in Swagger UI's page. Ours is added after it: it removes the badge, an image from
+/// validator.swagger.io that Swagger UI shows on every host except localhost.
 const SWAGGER_SETTING: &str = "deepLinking: true,";
 
 /// The OpenAPI document of an API, generated from its type.
