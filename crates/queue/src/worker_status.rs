@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::types::JsonValue;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -36,32 +36,43 @@ struct QueueState {
     error: Option<ClaimError>,
 }
 
-#[derive(Clone, Serialize)]
-struct ClaimError {
-    error: String,
-    #[serde(with = "time::serde::rfc3339")]
-    since: OffsetDateTime,
+/// What a worker reports about itself with each heartbeat.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    pub host: String,
+    pub pid: u32,
+    /// The release, and the commit if it is known.
+    pub version: String,
+    /// Whether notifications reach it; without them it polls.
+    pub listening: bool,
+    /// Whether it claims no more jobs, because it stops.
+    pub draining: bool,
+    pub queues: BTreeMap<String, QueueReport>,
 }
 
-/// The form in the worker's row, which [`Worker`](crate::status::WorkerInfo) reads.
-#[derive(Serialize)]
-struct Report<'a> {
-    host: &'a str,
-    pid: u32,
-    version: &'a str,
-    listening: bool,
-    draining: bool,
-    queues: BTreeMap<&'static str, QueueReport>,
-}
-
-#[derive(Serialize)]
-struct QueueReport {
-    slots: usize,
-    running: usize,
+/// What a worker reports about one of its queues.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// How many jobs it runs at once.
+    pub slots: u32,
+    pub running: u32,
+    /// Its last successful claim, also one that found no job.
     #[serde(with = "time::serde::rfc3339::option")]
-    last_claim: Option<OffsetDateTime>,
-    fair: bool,
-    per_key: Option<u32>,
+    pub last_claim: Option<OffsetDateTime>,
+    /// See [`Policy::fair`](crate::Policy::fair); `false` for a worker of an earlier release.
+    #[serde(default)]
+    pub fair: bool,
+    /// See [`Policy::per_key`](crate::Policy::per_key); `None` also for a worker of an earlier release.
+    #[serde(default)]
+    pub per_key: Option<u32>,
+}
+
+/// Why claims fail, and since when.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClaimError {
+    pub error: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
 }
 
 impl WorkerStatus {
@@ -120,14 +131,15 @@ impl WorkerStatus {
             nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
         let queues = self.lock();
         let queues = queues.iter().map(|(queue, state)| {
-            let running = state.in_flight.tokens().len();
-            let (slots, last_claim, Sharing { fair, per_key }) = (state.slots, state.last_claim, state.sharing);
-            (*queue, QueueReport { slots, running, last_claim, fair, per_key })
+            let [slots, running] =
+                [state.slots, state.in_flight.tokens().len()].map(|jobs| u32::try_from(jobs).unwrap_or(u32::MAX));
+            let (last_claim, Sharing { fair, per_key }) = (state.last_claim, state.sharing);
+            ((*queue).to_owned(), QueueReport { slots, running, last_claim, fair, per_key })
         });
         serde_json::to_value(Report {
-            host: &StorableText::from(host).to_string(),
+            host: StorableText::from(host).to_string(),
             pid: std::process::id(),
-            version: VERSION.as_str(),
+            version: VERSION.clone(),
             listening: self.is_listening.load(Relaxed),
             draining: self.draining.is_cancelled(),
             queues: queues.collect(),

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{Operator, audit::Order};
+pub use crate::worker_status::{ClaimError, QueueReport, Report};
 use crate::{
     Page, ReadTime,
     status::JobStatus,
@@ -37,45 +38,6 @@ pub struct WorkerInfo {
     pub report: Option<Report>,
     /// Why its claims fail, by queue; empty while they succeed.
     pub claim_errors: BTreeMap<String, ClaimError>,
-}
-
-/// What a worker reports about itself with each heartbeat.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Report {
-    pub host: String,
-    pub pid: u32,
-    /// The release, and the commit if it is known.
-    pub version: String,
-    /// Whether notifications reach it; without them it polls.
-    pub listening: bool,
-    /// Whether it claims no more jobs, because it stops.
-    pub draining: bool,
-    pub queues: BTreeMap<String, QueueReport>,
-}
-
-/// What a worker reports about one of its queues.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct QueueReport {
-    /// How many jobs it runs at once.
-    pub slots: u32,
-    pub running: u32,
-    /// Its last successful claim, also one that found no job.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub last_claim: Option<OffsetDateTime>,
-    /// See [`Policy::fair`](crate::Policy::fair); `false` for a worker of an earlier release.
-    #[serde(default)]
-    pub fair: bool,
-    /// See [`Policy::per_key`](crate::Policy::per_key); `None` also for a worker of an earlier release.
-    #[serde(default)]
-    pub per_key: Option<u32>,
-}
-
-/// Why claims fail, and since when.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ClaimError {
-    pub error: String,
-    #[serde(with = "time::serde::rfc3339")]
-    pub since: OffsetDateTime,
 }
 
 impl From<sql::WorkerRow> for WorkerInfo {
