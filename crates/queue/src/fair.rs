@@ -10,6 +10,7 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 use super::{
     fair_key::FairKey,
+    low_water::place,
     store::claim::{self, Claimed, DueKey, Share},
 };
 use runtime::{
@@ -73,7 +74,7 @@ impl KeyedClaims {
         let most = slots.clamp(MIN_KEYS, MAX_KEYS);
         let mut keys = claim::find_keys(pool, queue, self.after, most as i64, self.is_limited()).await?;
         keys.sort_unstable_by_key(|key| (Reverse(key.priority), key.key));
-        let walked = |level: usize| keys.iter().filter(move |key| level_of(key.priority) == level);
+        let walked = |level: usize| keys.iter().filter(move |key| place(key.priority) == level);
         let is_whole: [bool; 3] = std::array::from_fn(|level| walked(level).count() < most);
         let shares = match self.sharing.per_key {
             Some(limit) => limited_shares(&keys, limit.into()),
@@ -103,7 +104,7 @@ impl KeyedClaims {
         // Every key of the walk had its turn, unless the slots were used up. Then the next walk begins after the last key that
         // got one, so that it is the turn of the others.
         self.after = std::array::from_fn(|level| {
-            let served = jobs.iter().filter(|job| level_of(job.priority) == level).filter_map(|job| job.fair_key).max();
+            let served = jobs.iter().filter(|job| place(job.priority) == level).filter_map(|job| job.fair_key).max();
             let last = walked(level).map(|key| key.key).max();
             match served {
                 Some(served) if is_full && (Some(served) != last || !is_whole[level]) => served,
@@ -121,14 +122,6 @@ pub(crate) async fn count_due_keys(pool: &Pool, queue: &str) -> sqlx::Result<usi
     let keys = claim::find_keys(pool, queue, [START; 3], MAX_KEYS as i64, false).await?;
     let due: BTreeSet<i64> = keys.iter().filter(|key| key.is_due).map(|key| key.key).collect();
     Ok(due.len())
-}
-
-fn level_of(priority: i32) -> usize {
-    match priority {
-        1 => 0,
-        0 => 1,
-        _ => 2,
-    }
 }
 
 /// The keys of each priority with due jobs share all slots equally, and each gets at least one. The claim takes higher

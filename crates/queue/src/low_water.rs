@@ -88,8 +88,8 @@ impl LowWater {
     }
 }
 
-/// The place of a priority in [`Marks`].
-fn place(priority: i32) -> usize {
+/// The place of a priority in [`Marks`], the highest first.
+pub(crate) fn place(priority: i32) -> usize {
     match priority {
         1 => 0,
         0 => 1,
