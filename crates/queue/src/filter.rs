@@ -50,12 +50,10 @@ impl Filter {
 
     /// Ids before this one are meant.
     pub(super) fn before(&self, now: OffsetDateTime) -> String {
-        let newest = self.older_than.map(|Age(age)| {
-            let milliseconds = (now - age).unix_timestamp_nanos() / 1_000_000;
-            Ulid::from_parts(u64::try_from(milliseconds).unwrap_or(0), 0).to_string()
-        });
         let before = self.before.clone().unwrap_or_else(|| END.to_owned());
-        newest.map_or_else(|| before.clone(), |newest| newest.min(before.clone()))
+        let Some(Age(age)) = self.older_than else { return before };
+        let milliseconds = (now - age).unix_timestamp_nanos() / 1_000_000;
+        before.min(Ulid::from_parts(u64::try_from(milliseconds).unwrap_or(0), 0).to_string())
     }
 
     /// The page that begins before this id.
