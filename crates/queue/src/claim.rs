@@ -184,8 +184,7 @@ impl Claimer {
     /// the database has lost their result. No other worker takes them while this worker's lease is valid.
     async fn give_back_lost_claims(&self) -> sqlx::Result<()> {
         // No claim is under way here, so a run that is found and not known will never be known.
-        let (known, tokens): (Vec<String>, Vec<i32>) =
-            self.in_flight.tokens().iter().map(|(id, token)| (id.clone(), *token)).unzip();
+        let (known, tokens): (Vec<String>, Vec<i32>) = self.in_flight.tokens().clone().into_iter().unzip();
         let lost = store::find_lost_claims(&self.pool, &self.worker, &[self.queue], &known, &tokens).await?;
         if lost.is_empty() {
             return Ok(());

@@ -54,20 +54,9 @@ impl LostClaimFinder {
     async fn find(&self) -> sqlx::Result<BTreeSet<String>> {
         let queues: Vec<&str> = self.in_flight.keys().copied().collect();
         // Read before the statement: a run that ends in between is no longer Running when the statement reads its row.
-        let (known, tokens) = self.known_runs();
+        let known = self.in_flight.values().flat_map(|in_flight| in_flight.tokens().clone());
+        let (known, tokens): (Vec<String>, Vec<i32>) = known.unzip();
         let lost = store::find_lost_claims(&self.pool, &self.worker, &queues, &known, &tokens).await?;
         Ok(lost.into_iter().map(|run| run.queue).collect())
-    }
-
-    /// The ids and tokens of all runs that this worker knows.
-    fn known_runs(&self) -> (Vec<String>, Vec<i32>) {
-        let (mut ids, mut tokens) = (Vec::new(), Vec::new());
-        for in_flight in self.in_flight.values() {
-            for (id, token) in in_flight.tokens().iter() {
-                ids.push(id.clone());
-                tokens.push(*token);
-            }
-        }
-        (ids, tokens)
     }
 }
