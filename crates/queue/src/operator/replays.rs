@@ -105,15 +105,8 @@ impl Operator {
                 break;
             }
             let filter = json!({"group": selection.group, "error": selection.error});
-            audit::record(
-                &mut *tx,
-                order,
-                "discard",
-                &selection.queue,
-                Some(filter),
-                usize::try_from(count).unwrap_or(0),
-            )
-            .await?;
+            let discarded_now = usize::try_from(count).unwrap_or(0);
+            audit::record(&mut *tx, order, "discard", &selection.queue, Some(filter), discarded_now).await?;
             tx.commit().await?;
             discarded += count;
         }

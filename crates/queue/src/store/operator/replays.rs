@@ -138,13 +138,12 @@ pub(crate) async fn change(
     to: &str,
     reason: Option<&str>,
 ) -> Result<bool> {
-    let from: Vec<String> = from.iter().map(|state| (*state).to_owned()).collect();
     let changed = sqlx::query!(
         "UPDATE replays SET state = $3, stopped_because = $4, next_at = greatest(next_at, clock_timestamp()),
                 ended_at = CASE WHEN $3 = 'stopped' THEN clock_timestamp() END
          WHERE id = $1 AND state = ANY($2)",
         id,
-        &from,
+        from as &[&str],
         to,
         reason,
     );
