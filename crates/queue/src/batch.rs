@@ -3,7 +3,6 @@
 //! There is no timer. An idle writer writes a call at once, and under load the batches grow by themselves.
 
 use std::{
-    future::Future,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},

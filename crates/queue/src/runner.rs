@@ -6,7 +6,6 @@
 use std::{
     any::Any,
     collections::HashSet,
-    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Duration,

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    future::Future,
     pin::Pin,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},

@@ -1,6 +1,6 @@
 //! Trace spans, named by OpenTelemetry's semantic conventions. Without an exporter each function costs one load.
 
-use std::{future::Future, time::SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::Either;
 use opentelemetry::{
