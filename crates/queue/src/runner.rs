@@ -231,35 +231,23 @@ impl<J: Job> Runner<J> {
             };
             let Ok(payload) = decode::<J>(&run.job.payload) else { return disposition };
             let (context, reason) = (self.context.clone(), error.to_string());
-            let on_discard = async move { payload.on_discard(context, reason).await };
-            match self.run_isolated(on_discard, run).await {
-                Isolated::Done => disposition,
-                Isolated::Failed(failure) => self.retry(failure, failures),
-                Isolated::GracePeriodOver => Disposition::GivenBack,
-            }
+            // In a task of its own, so that a panic stays there and the deadline can abort it.
+            let on_discard = scope::inherit(async move { payload.on_discard(context, reason).await });
+            let mut task = tokio::spawn(run.trace.attach_to(on_discard));
+            let _end = AbortOnDrop(task.abort_handle());
+            let ended = tokio::select! {
+                biased;
+                ended = timeout(self.policy.deadline, &mut task) => ended,
+                () = self.parts.give_back.cancelled() => return Disposition::GivenBack,
+            };
+            let failure = match ended {
+                Ok(Ok(Ok(()))) => return disposition,
+                Ok(Ok(Err(failure))) => failure,
+                Ok(Err(panic)) => Failure::new(join_error_text(panic)),
+                Err(_elapsed) => Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)),
+            };
+            self.retry(failure, failures)
         })
-    }
-
-    /// Runs `work` in its own task, so that a panic stays there and the deadline can abort it.
-    async fn run_isolated<F>(&self, work: F, run: &StartedRun) -> Isolated
-    where
-        F: Future<Output = Result<(), Failure>> + Send + 'static,
-    {
-        let mut task = tokio::spawn(run.trace.attach_to(scope::inherit(work)));
-        let _end = AbortOnDrop(task.abort_handle());
-        let ended = tokio::select! {
-            biased;
-            ended = timeout(self.policy.deadline, &mut task) => ended,
-            () = self.parts.give_back.cancelled() => return Isolated::GracePeriodOver,
-        };
-        match ended {
-            Ok(Ok(Ok(()))) => Isolated::Done,
-            Ok(Ok(Err(failure))) => Isolated::Failed(failure),
-            Ok(Err(panic)) => Isolated::Failed(Failure::new(join_error_text(panic))),
-            Err(_elapsed) => {
-                Isolated::Failed(Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)))
-            }
-        }
     }
 }
 
@@ -304,13 +292,6 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// How isolated work ended.
-enum Isolated {
-    Done,
-    Failed(Failure),
-    GracePeriodOver,
 }
 
 /// Attaches the scope and the span of a run to work.
