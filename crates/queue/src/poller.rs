@@ -133,22 +133,15 @@ pub(crate) struct Poller {
 impl Poller {
     /// Polls until `stop`. One statement polls all queues.
     pub(crate) async fn run(self, database: Database) {
-        let is_listening = &self.status.is_listening;
         let (is_quiet, soon_request, sweep_request) = (AtomicBool::new(false), Notify::new(), Notify::new());
         tokio::join!(
-            self.listen(&database, is_listening, &soon_request, &sweep_request),
-            self.poll_due_times(is_listening, &is_quiet, &soon_request),
+            self.listen(&database, &soon_request, &sweep_request),
+            self.poll_due_times(&is_quiet, &soon_request),
             self.sweep(&is_quiet, &sweep_request),
         );
     }
 
-    async fn listen(
-        &self,
-        database: &Database,
-        is_listening: &AtomicBool,
-        soon_request: &Notify,
-        sweep_request: &Notify,
-    ) {
+    async fn listen(&self, database: &Database, soon_request: &Notify, sweep_request: &Notify) {
         listen(database, CHANNEL, &self.stop, |event| match event {
             ListenEvent::Notification(payload) if payload == CANCELLATIONS => self.cancellations.signal.notify_one(),
             ListenEvent::Notification(queue) => {
@@ -160,21 +153,21 @@ impl Poller {
                 sweep_request.notify_one();
             }
             ListenEvent::Connected => {
-                is_listening.store(true, SeqCst);
+                self.status.is_listening.store(true, SeqCst);
                 if !sabotage::planted(Bug::NoRecheckAfterListen) {
                     self.poll_request.notify_one();
                 }
                 self.cancellations.signal.notify_one();
             }
             ListenEvent::Disconnected => {
-                is_listening.store(false, SeqCst);
+                self.status.is_listening.store(false, SeqCst);
                 self.poll_request.notify_one();
             }
         })
         .await;
     }
 
-    async fn poll_due_times(&self, is_listening: &AtomicBool, is_quiet: &AtomicBool, soon_request: &Notify) {
+    async fn poll_due_times(&self, is_quiet: &AtomicBool, soon_request: &Notify) {
         let (mut failures, mut last_activity) = (0, Instant::now());
         let mut pace = Pace::new(POLL_EVERY);
         while !self.stop.is_cancelled() {
@@ -202,7 +195,7 @@ impl Poller {
                     }
                     // After a failover the next poll comes soon, because another session may reach the new primary.
                     let is_calm = last_activity.elapsed() > QUIET_AFTER && !is_read_only;
-                    let is_now_quiet = is_listening.load(SeqCst) && is_calm;
+                    let is_now_quiet = self.status.is_listening.load(SeqCst) && is_calm;
                     is_quiet.store(is_now_quiet, SeqCst);
                     (if is_now_quiet { self.interval.max(QUIET_INTERVAL) } else { self.interval }, due_times)
                 }
