@@ -20,7 +20,7 @@ const STATEMENT_TIMEOUT: &str = "5s";
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 
 /// The settings that our statements and guarantees need. They override the defaults of server, database and role.
-const SETTINGS: [(&str, &str); 12] = [
+pub(super) const SETTINGS: [(&str, &str); 12] = [
     // Our tables are in `public` and `apalis`. Statements name only the schema `apalis`.
     ("search_path", "public"),
     // A confirmed write survives a crash of the server.
@@ -59,11 +59,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The oldest server version that supports our SQL and all settings, in libpq's numeric form.
 pub(super) const OLDEST_SERVER: u32 = 150_000;
 
-/// The settings that every session has.
-pub(super) fn expected() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SETTINGS.into_iter()
-}
-
 /// The start-up options of a new session. `limit` replaces the time limit of its statements.
 pub(super) fn startup_options(limit: Option<Duration>) -> impl Iterator<Item = (&'static str, String)> {
     // The last one of a name counts.
@@ -99,7 +94,7 @@ pub(super) async fn apply(session: &mut PgConnection, pooler: Pooler, limit: Opt
         return Ok(false);
     }
     if pooler == Pooler::Transaction {
-        return is_read_only(session, PROBE.into_sql_str()).await;
+        return is_read_only(session).await;
     }
     let (name, value) = MARKER;
     let statements = format!(
@@ -130,7 +125,7 @@ fn warn_of_dropped_options() {
 /// # Errors
 /// When the session is dead. A session that does not respond within 1 s counts as dead.
 pub(super) async fn probe(session: &mut PgConnection) -> sqlx::Result<bool> {
-    with_check_timeout(is_read_only(session, PROBE.into_sql_str())).await
+    with_check_timeout(is_read_only(session)).await
 }
 
 /// Checks that a session responds.
@@ -146,6 +141,6 @@ async fn with_check_timeout<T>(response: impl Future<Output = sqlx::Result<T>>) 
     tokio::time::timeout(CHECK_TIMEOUT, response).await.unwrap_or_else(timed_out)
 }
 
-async fn is_read_only(session: &mut PgConnection, statements: SqlStr) -> sqlx::Result<bool> {
-    session.fetch_one(raw_sql(statements)).await?.try_get(0)
+async fn is_read_only(session: &mut PgConnection) -> sqlx::Result<bool> {
+    session.fetch_one(raw_sql(PROBE)).await?.try_get(0)
 }

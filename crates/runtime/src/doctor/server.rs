@@ -22,9 +22,10 @@ const LONGEST_TRANSACTION_MS: i64 = 20_000;
 /// The settings of our sessions.
 pub(super) async fn settings(context: &mut Context) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let names: Vec<String> = settings::expected().map(|(name, _)| name.to_owned()).collect();
+    let names = settings::SETTINGS.map(|(name, _)| name.to_owned());
     let in_force = sql::settings(context.executor(), &names).await?;
-    let wrong: Vec<String> = settings::expected()
+    let wrong: Vec<String> = settings::SETTINGS
+        .into_iter()
         .filter_map(|(name, expected)| {
             let found = in_force.iter().find(|one| one.name == name).map_or("", |one| one.value.as_str());
             (found != expected).then(|| format!("{name} is {found:?} instead of {expected:?}"))
