@@ -18,7 +18,7 @@ use super::{
     pooler::Pooler,
     settings,
     time_limit::with_time_limit,
-    writable::{self, READ_ONLY},
+    writable::{self, refuse_read_only},
 };
 use crate::error::{causes, is_logged};
 
@@ -154,9 +154,4 @@ async fn connect(pool: &sqlx::PgPool, channel: &str) -> sqlx::Result<PgListener>
     refuse_read_only(settings::apply(listener.acquire().await?, Pooler::None, None).await?)?;
     listener.listen(channel).await?;
     Ok(listener)
-}
-
-/// Refuses a read-only server: only a primary sends notifications.
-fn refuse_read_only(read_only: bool) -> sqlx::Result<()> {
-    if read_only { Err(sqlx::Error::Io(std::io::Error::other(READ_ONLY))) } else { Ok(()) }
 }

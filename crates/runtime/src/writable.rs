@@ -72,13 +72,15 @@ pub(super) fn write_refusal() -> Option<String> {
 /// # Errors
 /// When a session has reached a read-only server, and none has reached a primary since.
 pub fn require_primary() -> sqlx::Result<()> {
-    match state().read_only {
-        Some(_) => Err(sqlx::Error::Io(std::io::Error::other(READ_ONLY))),
-        None => Ok(()),
-    }
+    refuse_read_only(state().read_only.is_some())
 }
 
-pub(super) const READ_ONLY: &str = "the database is read-only: a standby, or a primary that was replaced";
+/// Refuses a read-only server: only a primary accepts writes and sends notifications.
+pub(super) fn refuse_read_only(read_only: bool) -> sqlx::Result<()> {
+    if read_only { Err(sqlx::Error::Io(std::io::Error::other(READ_ONLY))) } else { Ok(()) }
+}
+
+const READ_ONLY: &str = "the database is read-only: a standby, or a primary that was replaced";
 
 /// Updates the state with the error of a statement.
 pub(super) fn record_error(error: &sqlx::Error) {
