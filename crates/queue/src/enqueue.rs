@@ -44,11 +44,11 @@ const WRITE_COUNTS_EVERY: Duration = Duration::from_secs(5);
 /// The enqueueing side of the queue: opens transactions that may carry jobs.
 #[derive(Clone)]
 pub struct Queue {
-    pool: Pool,
+    pub(crate) pool: Pool,
     /// Sends the names of queues that have new jobs, and [`SOON`].
     announcements: mpsc::UnboundedSender<&'static str>,
     /// The jobs that this process has enqueued or replayed.
-    counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 impl Queue {
@@ -59,16 +59,6 @@ impl Queue {
         let counts = Counts::default();
         tokio::spawn(write_counts(pool.clone(), counts.clone(), announcements.downgrade()));
         Self { pool, announcements, counts }
-    }
-
-    /// The counts of the jobs that this process has made wait.
-    pub(crate) fn counts(&self) -> &Counts {
-        &self.counts
-    }
-
-    /// The pool of its transactions.
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
     }
 
     /// Opens a transaction. Never call [`Tx::commit`] after an error in it: PostgreSQL then rolls back without an

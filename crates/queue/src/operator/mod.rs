@@ -215,8 +215,8 @@ impl Operator {
         }
         sql::audit::record(&mut *tx, order, "replay", id, None, 1).await?;
         tx.commit().await?;
-        self.queue.counts().of(&job.queue).add(Event::Enqueued, 1);
-        if let Err(error) = store::announce(repeatable(self.queue.pool()), &[job.queue]).await {
+        self.queue.counts.of(&job.queue).add(Event::Enqueued, 1);
+        if let Err(error) = store::announce(repeatable(&self.queue.pool), &[job.queue]).await {
             tracing::debug!(error = causes(&error), "could not announce a replayed job");
         }
         Ok(Replayed::Replayed)

@@ -114,7 +114,7 @@ impl Operator {
         }
         let wait = sql::record(&mut tx, &replay, &replayed, &skips, &last.id).await?;
         tx.commit().await?;
-        self.queue.counts().of(&replay.queue).add(Event::Enqueued, replayed.len() as u64);
+        self.queue.counts.of(&replay.queue).add(Event::Enqueued, replayed.len() as u64);
         for Skip { job, cause } in &skips {
             tracing::warn!(replay = %id, job, cause, "a dead letter could not be replayed; it is skipped");
         }

@@ -41,7 +41,7 @@ impl Operator {
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn start_replay(&self, selection: &Selection, pace: Pace, order: &Order) -> Result<StartedReplay, Error> {
         let id = Uuid::from(Ulid::generate());
-        let count = sql::count(self.queue.pool(), selection, i64::from(pace.limit)).await?;
+        let count = sql::count(&self.queue.pool, selection, i64::from(pace.limit)).await?;
         if count.replayed_before > 0 && !pace.include_replayed {
             return Ok(StartedReplay::ReplayedBefore(count.replayed_before));
         }
