@@ -40,13 +40,8 @@ impl EnvFile {
     }
 
     /// The number of variables.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.values.len()
-    }
-
-    /// Whether the file sets no variables.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
     }
 
     fn read(path: &Path) -> Self {
