@@ -235,10 +235,8 @@ impl Drop for Span {
 impl TraceContext {
     /// The current trace context; empty if the current span is not sampled.
     pub fn current() -> Self {
-        match TRACER.get() {
-            Some(_) => Self(Some(Context::current()).filter(|current| current.span().span_context().is_sampled())),
-            None => Self(None),
-        }
+        let current = TRACER.get().map(|_| Context::current());
+        Self(current.filter(|current| current.span().span_context().is_sampled()))
     }
 }
 
