@@ -99,11 +99,7 @@ pub(super) async fn objects(context: &mut Context) -> Result<Outcome> {
                 create(object),
             ),
             Some(other) if other.definition != object.definition => {
-                let text = format!(
-                    "the {} {} is `{}`, and this release expects `{}`",
-                    object.kind, object.name, other.definition, object.definition
-                );
-                outcome.error("schema-changed", text, change(object));
+                outcome.error("schema-changed", difference(object, other), change(object));
             }
             Some(_) => {}
         }
@@ -136,6 +132,12 @@ fn find<'o>(objects: &'o [SchemaObject], like: &SchemaObject) -> Option<&'o Sche
     objects.iter().find(|object| object.kind == like.kind && object.name == like.name)
 }
 
+/// How an object differs from that of this release.
+fn difference(object: &SchemaObject, found: &SchemaObject) -> String {
+    let SchemaObject { kind, name, definition } = object;
+    format!("the {kind} {name} is `{}`, and this release expects `{definition}`", found.definition)
+}
+
 /// The statement that creates a missing object, or where to find it.
 fn create(object: &SchemaObject) -> String {
     let SchemaObject { kind, name, definition } = object;
@@ -145,10 +147,7 @@ fn create(object: &SchemaObject) -> String {
             format!("ALTER TABLE {table} ADD CONSTRAINT {constraint} {definition};")
         }
         ("trigger", _) => format!("{definition};"),
-        ("index", _) => {
-            let concurrently = definition.replacen("INDEX ", "INDEX CONCURRENTLY ", 1);
-            format!("{concurrently};")
-        }
+        ("index", _) => format!("{};", definition.replacen("INDEX ", "INDEX CONCURRENTLY ", 1)),
         _ => format!("the migration that creates it: grep -rn {} migrations/", name.rsplit('.').next().unwrap_or(name)),
     }
 }
@@ -186,11 +185,7 @@ pub(super) async fn indexes(context: &mut Context) -> Result<Outcome> {
                 outcome.error("index-missing", text, create(object));
             }
             Some(other) if other.definition != object.definition => {
-                let text = format!(
-                    "the index {} is `{}`, and this release expects `{}`",
-                    object.name, other.definition, object.definition
-                );
-                outcome.error("index-changed", text, change(object));
+                outcome.error("index-changed", difference(object, other), change(object));
             }
             Some(_) => {}
         }
