@@ -42,6 +42,11 @@ struct FailedStatement {
 }
 
 impl FailedStatement {
+    fn of(statement: &str) -> impl FnOnce(sqlx::Error) -> Self {
+        let statement = statement.to_owned();
+        move |error| Self { statement, error }
+    }
+
     fn into_error(self, migration: Option<&Migration>) -> ApplyError {
         let Self { statement, error } = self;
         let Some(database) = error.as_database_error() else { return ApplyError::Database(error) };
@@ -114,16 +119,12 @@ pub(super) async fn apply_missing(
 /// `CREATE SCHEMA IF NOT EXISTS` needs the right to create one.
 async fn create_ledger(connection: &mut PgConnection, migrator: &Migrator) -> Result<(), FailedStatement> {
     const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
-    let refused = |statement: &str| {
-        let statement = statement.to_owned();
-        move |error| FailedStatement { statement, error }
-    };
     for schema in migrator.create_schemas.iter() {
         let exists = sqlx::query_scalar(EXISTS).bind(&**schema).fetch_one(&mut *connection).await;
-        if !exists.map_err(refused(EXISTS))? {
+        if !exists.map_err(FailedStatement::of(EXISTS))? {
             let create = format!("CREATE SCHEMA {schema}");
             let created = sqlx::query(AssertSqlSafe(create.clone())).execute(&mut *connection).await;
-            created.map_err(refused(&create))?;
+            created.map_err(FailedStatement::of(&create))?;
         }
     }
     let create = format!(
@@ -132,7 +133,7 @@ async fn create_ledger(connection: &mut PgConnection, migrator: &Migrator) -> Re
         migrator.table_name
     );
     let created = sqlx::query(AssertSqlSafe(create.clone())).execute(connection).await;
-    created.map_err(refused(&create)).map(drop)
+    created.map_err(FailedStatement::of(&create)).map(drop)
 }
 
 /// Applies one migration. Retries it while other transactions hold its locks, for up to `patience`.
@@ -182,16 +183,12 @@ async fn execute(
     migrator: &Migrator,
     migration: &Migration,
 ) -> Result<(), FailedStatement> {
-    let failed = |statement: &str| {
-        let statement = statement.to_owned();
-        move |error| FailedStatement { statement, error }
-    };
     if migration.no_tx {
         return execute_on(connection, migrator, migration).await;
     }
-    let mut transaction = connection.begin().await.map_err(failed("BEGIN"))?;
+    let mut transaction = connection.begin().await.map_err(FailedStatement::of("BEGIN"))?;
     execute_on(&mut transaction, migrator, migration).await?;
-    transaction.commit().await.map_err(failed("COMMIT"))
+    transaction.commit().await.map_err(FailedStatement::of("COMMIT"))
 }
 
 /// Runs the statements of a migration on this connection, and records the migration in the ledger.
@@ -224,7 +221,7 @@ async fn execute_on(
         .bind(i64::try_from(begun.elapsed().as_nanos()).unwrap_or(i64::MAX))
         .execute(connection)
         .await;
-    inserted.map_err(|error| FailedStatement { statement: insert, error }).map(drop)
+    inserted.map_err(FailedStatement::of(&insert)).map(drop)
 }
 
 /// Whether a statement failed because of another transaction's lock.
