@@ -10,15 +10,22 @@ use runtime::error::Error;
 /// The average time between two runs.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Calls `delete_all` about once an hour until `stop`. The call deletes the rows that are older than the age at which dead
-/// letters are deleted, and returns their number. After a failure the next call continues. `what` names the rows in the log.
-pub(super) async fn run<F>(
+/// The result of one step.
+pub(crate) struct Step<I> {
+    /// The last id that was read, where the next step begins; `None` after the last step.
+    pub next: Option<I>,
+    pub deleted: i64,
+}
+
+/// Deletes rows about once an hour until `stop`: those that are older than the age at which dead letters are deleted.
+/// `delete` does one step, after an id. After a failure the next run deletes the rest. `what` names the rows in the log.
+pub(super) async fn run<I: Default, F>(
     retention: Retention,
     stop: &CancellationToken,
     what: &'static str,
-    delete_all: impl Fn(Duration) -> F,
+    delete: impl Fn(I, Duration) -> F,
 ) where
-    F: Future<Output = Result<i64, Error>>,
+    F: Future<Output = Result<Step<I>, Error>>,
 {
     // The cleaner runs every five minutes, twelve times as often. In tests it runs more often, and so does this.
     let interval = INTERVAL.min(retention.every * 12);
@@ -26,7 +33,16 @@ pub(super) async fn run<F>(
         // Jitter from zero to twice the interval: workers that start together do not run the retention together.
         let wait = Backoff { base: interval * 2, cap: interval * 2 }.wait(1);
         tokio::select! { () = tokio::time::sleep(wait) => {} () = stop.cancelled() => return }
-        match delete_all(retention.dead).await {
+        let deleted = async {
+            let (mut next, mut deleted) = (Some(I::default()), 0);
+            while let Some(after) = next.filter(|_| !stop.is_cancelled()) {
+                let step = delete(after, retention.dead).await?;
+                deleted += step.deleted;
+                next = step.next;
+            }
+            Ok::<i64, Error>(deleted)
+        };
+        match deleted.await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, what, "deleted expired rows"),
             Err(error) => tracing::warn!(%error, what, "could not delete expired rows; retrying later"),

@@ -246,20 +246,10 @@ impl Callbacks {
         Ok(Tested::Sent(TestMessage { webhook_id, destination, delivered: error.is_none(), status, error }))
     }
 
-    /// Deletes the callbacks that ended longer ago than `age`. Returns their number.
-    async fn delete_all_expired(&self, age: Duration, stop: &CancellationToken) -> Result<i64, Error> {
-        let (mut next, mut deleted) = (Some(Uuid::nil()), 0);
-        while let Some(after) = next.filter(|_| !stop.is_cancelled()) {
-            let step = store::delete_expired(&self.pool, after, age).await?;
-            deleted += step.deleted;
-            next = step.next;
-        }
-        Ok(deleted)
-    }
-
     /// Deletes callbacks at the age at which dead letters are deleted, until `stop`.
     pub(super) async fn run_retention(&self, retention: Retention, stop: &CancellationToken) {
-        retention::run(retention, stop, "callbacks", |age| self.delete_all_expired(age, stop)).await;
+        let delete = |after, age| store::delete_expired(&self.pool, after, age);
+        retention::run(retention, stop, "callbacks", delete).await;
     }
 }
 

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{DestinationProblem, MAX_WAITING};
-use crate::transactions::model::NewTransaction;
+use crate::transactions::{model::NewTransaction, retention::Step};
 use runtime::{
     db::Pool,
     error::Error,
@@ -297,17 +297,10 @@ pub(in crate::transactions) async fn of_transaction(pool: &Pool, id: Uuid) -> Re
     Ok(rows.fetch_all(repeatable(pool)).await?)
 }
 
-/// The result of one step of the retention.
-pub(super) struct RetentionStep {
-    /// The last id that was read, where the next step begins; `None` after the last step.
-    pub next: Option<Uuid>,
-    pub deleted: i64,
-}
-
 /// Reads the next 5,000 callbacks after `after` that are older than `age`, and deletes those that ended before.
 ///
 /// Ids begin with the milliseconds of their creation, so the old ones are a range of the primary key.
-pub(super) async fn delete_expired(pool: &Pool, after: Uuid, age: Duration) -> Result<RetentionStep, Error> {
+pub(super) async fn delete_expired(pool: &Pool, after: Uuid, age: Duration) -> Result<Step<Uuid>, Error> {
     let step = sqlx::query!(
         r#"WITH step AS (
                SELECT id, coalesce(delivered_at, gave_up_at) < now() - make_interval(secs => $2) AS is_expired FROM callbacks
@@ -326,5 +319,5 @@ pub(super) async fn delete_expired(pool: &Pool, after: Uuid, age: Duration) -> R
     )
     .fetch_one(transactional(pool))
     .await?;
-    Ok(RetentionStep { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
+    Ok(Step { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
 }

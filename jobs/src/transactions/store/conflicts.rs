@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::transactions::model::Conflict;
+use crate::transactions::{model::Conflict, retention::Step};
 use runtime::{
     db::Pool,
     error::Error,
@@ -65,16 +65,8 @@ pub(crate) async fn record(pool: Pool, conflicts: Vec<Conflict>) -> Result<Vec<(
     Ok(vec![(); conflicts.len()])
 }
 
-/// The result of one step of the retention.
-pub(crate) struct RetentionStep {
-    /// The last id that was read, where the next step begins; `None` after the last step.
-    pub next: Option<String>,
-    /// The number of deleted ids.
-    pub deleted: i64,
-}
-
 /// Reads the next 5,000 ids after `after`, and deletes the conflicts of those whose last conflict is older than `age`.
-pub(crate) async fn delete_expired(pool: &Pool, after: &str, age: Duration) -> Result<RetentionStep, Error> {
+pub(crate) async fn delete_expired(pool: &Pool, after: String, age: Duration) -> Result<Step<String>, Error> {
     let step = sqlx::query!(
         r#"WITH step AS (
                SELECT transaction_id, last_at < now() - make_interval(secs => $2) AS is_expired
@@ -94,5 +86,5 @@ pub(crate) async fn delete_expired(pool: &Pool, after: &str, age: Duration) -> R
     )
     .fetch_one(transactional(pool))
     .await?;
-    Ok(RetentionStep { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
+    Ok(Step { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
 }
