@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::load::Load;
 use runtime::{
+    db::Pool,
     error::Error,
     telemetry::traces::span::{Span, TraceContext},
     time_limit::with_time_limit,
@@ -69,6 +70,16 @@ where
             tokio::spawn(write_batches(receiver.clone(), limits.size, load.clone(), write.clone()));
         }
         Self { calls, load }
+    }
+
+    /// Like [`Self::start`], for a `write` that takes a pool.
+    pub fn on_pool<F, W>(limits: Limits, pool: &Pool, write: W) -> Self
+    where
+        F: Future<Output = Result<Vec<R>, Error>> + Send + 'static,
+        W: Fn(Pool, Vec<T>) -> F + Clone + Send + Sync + 'static,
+    {
+        let pool = pool.clone();
+        Self::start(limits, move |items| write(pool.clone(), items))
     }
 
     /// Like [`Self::call`], unless the item would wait longer than [`Limits::wait`]. `key` recognises a refused item that comes

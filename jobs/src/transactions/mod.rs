@@ -117,7 +117,6 @@ impl Transactions {
         let (delay, fair_by_sender) = (config.due_after(), config.fair_by_sender);
         let callbacks = Callbacks::start(pool, queue, &config.callbacks)?;
         let recorder = Recorder { pool: pool.clone(), queue: queue.clone(), delay, fair_by_sender };
-        let pool = pool.clone();
         Ok(Self {
             ingests: Batch::start(INGESTS, {
                 let recorder = recorder.clone();
@@ -125,18 +124,9 @@ impl Transactions {
             }),
             batches: Batch::start(BATCHES, move |batches| recorder.clone().ingest_batches(batches)),
             outcomes,
-            conflicts: Batch::start(REPEATS, {
-                let pool = pool.clone();
-                move |conflicts| store::conflicts::record(pool.clone(), conflicts)
-            }),
-            replays: Batch::start(REPEATS, {
-                let pool = pool.clone();
-                move |ids| store::replays::count(pool.clone(), ids)
-            }),
-            finds: Batch::start(READS, {
-                let pool = pool.clone();
-                move |ids| store::find(pool.clone(), ids)
-            }),
+            conflicts: Batch::on_pool(REPEATS, pool, store::conflicts::record),
+            replays: Batch::on_pool(REPEATS, pool, store::replays::count),
+            finds: Batch::on_pool(READS, pool, store::find),
             settlements: Batch::start(WRITES, {
                 let (pool, callbacks) = (pool.clone(), callbacks.clone());
                 move |requests| settle_batch(pool.clone(), callbacks.clone(), requests)
@@ -145,17 +135,14 @@ impl Transactions {
             processor: Arc::new(Processor::new(config.processor.as_ref())?),
             fair_by_sender,
             listener: Arc::new(SettlementListener::default()),
-            pool,
+            pool: pool.clone(),
             stop,
         })
     }
 
     /// The same feature, whose look-ups use the sessions of another pool.
     pub(crate) fn reading(&self, pool: &Pool) -> Self {
-        let finds = Batch::start(READS, {
-            let pool = pool.clone();
-            move |ids| store::find(pool.clone(), ids)
-        });
+        let finds = Batch::on_pool(READS, pool, store::find);
         Self { finds, callbacks: self.callbacks.reading(pool), pool: pool.clone(), ..self.clone() }
     }
 

@@ -77,14 +77,8 @@ impl Callbacks {
             client: Arc::new(CallbackClient::new(config.allow_private)?),
             metrics: CallbackMetrics::new(),
             problems: Arc::new(DestinationProblems::new(pool)),
-            loads: Batch::start(BATCHES, {
-                let pool = pool.clone();
-                move |ids| store::load(pool.clone(), ids)
-            }),
-            deliveries: Batch::start(BATCHES, {
-                let pool = pool.clone();
-                move |deliveries| store::record_deliveries(pool.clone(), deliveries)
-            }),
+            loads: Batch::on_pool(BATCHES, pool, store::load),
+            deliveries: Batch::on_pool(BATCHES, pool, store::record_deliveries),
             pool: pool.clone(),
             queue: queue.clone(),
         })
