@@ -119,14 +119,6 @@ impl Callbacks {
         Ok(ids.iter().map(|id| settled.contains(id)).collect())
     }
 
-    async fn load(&self, id: Uuid) -> Result<Option<store::Loaded>, Error> {
-        self.loads.call(id).await
-    }
-
-    fn destination(&self, name: &str) -> Option<&Destination> {
-        self.destinations.get(name)
-    }
-
     /// Sends a message as this call of its destination, and ends the call.
     async fn send(&self, destination: &Destination, call: Call<'_>, message: &Message) -> TryResult {
         let begun = Instant::now();

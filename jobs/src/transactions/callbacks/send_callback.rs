@@ -102,7 +102,7 @@ impl SendCallback {
     /// Sends the message once, unless it is delivered, or its destination is disabled or busy.
     async fn deliver(&self, callbacks: &Callbacks, run: &Run) -> Result<Outcome, Unfinished> {
         // Deleted with its age.
-        let Some(loaded) = callbacks.load(self.id).await? else { return Ok(Outcome::Done) };
+        let Some(loaded) = callbacks.loads.call(self.id).await? else { return Ok(Outcome::Done) };
         if loaded.is_delivered {
             return Ok(Outcome::Done);
         }
@@ -110,8 +110,9 @@ impl SendCallback {
             return Ok(Outcome::Reject(self.disabled_text(*since, because)));
         }
         let now = loaded.now;
-        let Some(destination) = callbacks.destination(&self.destination) else {
-            let error = format!("callback was not sent: CALLBACK_URL of this worker has no URL for {}", self.label());
+        let Some(destination) = callbacks.destinations.get(&self.destination) else {
+            let name = label(&self.destination);
+            let error = format!("callback was not sent: CALLBACK_URL of this worker has no URL for {name}");
             return self.retry(now, error, Duration::ZERO);
         };
         let call = match destination.begin_call() {
@@ -153,13 +154,9 @@ impl SendCallback {
         Err(Unfinished::Failed(Failure::new(error).not_before(not_before)))
     }
 
-    fn label(&self) -> &str {
-        label(&self.destination)
-    }
-
     fn disabled_text(&self, since: OffsetDateTime, because: &str) -> String {
         let since = since.replace_nanosecond(0).unwrap_or(since).format(&Rfc3339).unwrap_or_default();
-        format!("callbacks to {} are disabled since {since}: {because}", self.label())
+        format!("callbacks to {} are disabled since {since}: {because}", label(&self.destination))
     }
 
     /// The body, the same for every try.
