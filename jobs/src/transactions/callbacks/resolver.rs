@@ -115,11 +115,7 @@ impl Resolver {
         let found = lookup_host((name.as_str(), 0)).await;
         let found = found.map_err(|error| RefusedHost::NotResolved(name.clone(), error.to_string()))?;
         let addresses: Addresses = found.collect();
-        if self.0.allow_private {
-            if addresses.is_empty() {
-                return Err(RefusedHost::NoAddress(name));
-            }
-        } else {
+        if addresses.is_empty() || !self.0.allow_private {
             check_addresses(&name, &addresses)?;
         }
         self.found().insert(name, (Instant::now(), addresses.clone()));
