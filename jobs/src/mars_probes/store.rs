@@ -40,11 +40,9 @@ pub(super) async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Probe>
     let row = sqlx::query!("SELECT grid_x, grid_y, x, y, direction FROM probes WHERE id = $1 FOR UPDATE", id)
         .fetch_optional(&mut *tx)
         .await?;
-    let probe = |row: (i32, i32, i32, i32, String)| {
-        let (grid_x, grid_y, x, y, direction) = row;
-        Ok(Probe { id, grid: Grid { x: grid_x, y: grid_y }, position: parse_position(x, y, &direction)? })
-    };
-    row.map(|row| probe((row.grid_x, row.grid_y, row.x, row.y, row.direction))).transpose()
+    let Some(row) = row else { return Ok(None) };
+    let position = parse_position(row.x, row.y, &row.direction)?;
+    Ok(Some(Probe { id, grid: Grid { x: row.grid_x, y: row.grid_y }, position }))
 }
 
 /// Updates the position of a locked probe.
