@@ -57,7 +57,7 @@ impl Search for Postgres {
         let query = TextQuery {
             title_key: terms.title_key().to_owned(),
             whole: terms.tsquery(Match::Whole, Field::Any),
-            prefix: terms.has_prefix().then(|| field_queries(&terms, Match::Prefix)),
+            prefix: terms.has_prefix.then(|| field_queries(&terms, Match::Prefix)),
         };
         let Matches { mut total, mut documents } = store::find(&self.pool, &query, limit).await?;
         if total < ENOUGH_MATCHES {

@@ -20,7 +20,7 @@ pub(super) struct Terms {
     /// All terms without duplicates, in the order of the query.
     terms: Vec<Term>,
     /// Whether the last term may match as a prefix.
-    has_prefix: bool,
+    pub(super) has_prefix: bool,
     title_key: String,
 }
 
@@ -78,11 +78,6 @@ impl Terms {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Term, bool)> {
         let prefix = self.terms.len().checked_sub(1).filter(|_| self.has_prefix);
         self.terms.iter().enumerate().map(move |(at, term)| (term, Some(at) == prefix))
-    }
-
-    /// Whether the last term may match as a prefix.
-    pub(super) fn has_prefix(&self) -> bool {
-        self.has_prefix
     }
 
     /// The words that may be misspelt.
