@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -41,18 +41,9 @@ pub struct Timeline {
     pub events: Vec<TimelineEvent>,
 }
 
-/// One thing that happened.
-#[derive(Debug, Clone, Serialize)]
-pub struct TimelineEvent {
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// `accepted`, `replay`, `conflict`, `due`, `processed`, `failed`, `callback`, `operator`, or the event of a
-    /// [`JobEvent`].
-    pub event: &'static str,
-    /// A sentence.
-    pub text: String,
-    pub details: Value,
-}
+/// One thing that happened: `accepted`, `replay`, `conflict`, `due`, `processed`, `failed`, `callback`, `operator`, or an
+/// event of its job.
+pub type TimelineEvent = JobEvent;
 
 impl Transactions {
     /// The timeline of the transaction with this id; `None` if it is unknown. Runs are known while the job is kept: a day
@@ -138,9 +129,8 @@ fn runs(details: &JobDetails) -> Vec<TimelineEvent> {
     let job = &details.job;
     // The commit of the webhook enqueued it, and that has its own event. So do the orders of operators.
     let is_order = |event: &JobEvent| event.event == "replayed" && event.details["reason"].is_string();
-    let history = details.events.iter().filter(|event| event.event != "enqueued" && !is_order(event)).cloned();
-    let mut events: Vec<TimelineEvent> =
-        history.map(|JobEvent { at, event, text, details }| TimelineEvent { at, event, text, details }).collect();
+    let history = details.events.iter().filter(|event| event.event != "enqueued" && !is_order(event));
+    let mut events: Vec<TimelineEvent> = history.cloned().collect();
     let due = match job.state {
         State::Waiting if job.due_in_seconds > 0.0 => Some(("the next run is due", json!({"why": details.why}))),
         State::Waiting => Some(("its job is due", json!({"why": details.why}))),
