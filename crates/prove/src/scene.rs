@@ -45,7 +45,7 @@ const MOST_SESSIONS: usize = 100;
 
 /// The stage.
 pub(crate) struct Scene<'a> {
-    options: &'a Options,
+    pub options: &'a Options,
     pub server: &'a mut Server,
     pub random: Rng,
     pub folder: PathBuf,
@@ -179,35 +179,10 @@ impl<'a> Scene<'a> {
         Ok(store::connect(&self.server.options(&self.database)?).await?)
     }
 
-    /// How the proof runs.
-    pub(crate) fn options(&self) -> &Options {
-        self.options
-    }
-
-    /// How long a fault lasts that has a length.
-    pub(crate) fn time(&self) -> Duration {
-        self.options.time
-    }
-
     /// Creates ids for tasks.
     pub(crate) fn task_ids(&mut self, count: usize) -> Vec<String> {
         // The first digit keeps the number within the 128 bits of a ULID; the others are also digits of its alphabet.
         (0..count).map(|_| format!("0{:025X}", self.random.u128(..) >> 28)).collect()
-    }
-
-    /// The number of waiting jobs in a large backlog.
-    pub(crate) fn backlog(&self) -> u32 {
-        self.options.backlog
-    }
-
-    /// The number of kills in a fault that counts them.
-    pub(crate) fn kills(&self) -> u32 {
-        self.options.kills
-    }
-
-    /// The user's command.
-    pub(crate) fn command(&self) -> Option<&'a str> {
-        self.options.during.as_deref()
     }
 
     /// Records the begin or the end of a fault.

@@ -117,7 +117,6 @@ pub(super) async fn make_read_only(scene: &mut Scene<'_>) -> Result<()> {
 pub(super) async fn pin_snapshot(scene: &mut Scene<'_>) -> Result<()> {
     let mut session = scene.session().await?;
     store::pin_snapshot(&mut session).await?;
-    let time = scene.time();
-    scene.run_for(time).await;
+    scene.run_for(scene.options.time).await;
     Ok(())
 }

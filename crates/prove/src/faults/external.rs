@@ -16,7 +16,7 @@ const AFTERWARDS: usize = 20;
 /// Runs the command under load. The harm is done when its first line of output arrives, or when it ends; the recovery is
 /// measured from there. Then it may repair what it has harmed, so that the load meets the repair as well.
 pub(super) async fn run_command(scene: &mut Scene<'_>) -> Result<()> {
-    let command = scene.command().context("no command")?;
+    let command = scene.options.during.as_deref().context("no command")?;
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = shell.spawn().context("cannot start sh")?;

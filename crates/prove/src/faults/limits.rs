@@ -25,7 +25,7 @@ const PROGRESS_EVERY: u32 = 100;
 /// at the end shows that no kill has kept the slot of a key.
 pub(super) async fn kill_workers(scene: &mut Scene<'_>) -> Result<()> {
     let mut session = scene.session().await?;
-    let kills = scene.kills();
+    let kills = scene.options.kills;
     for number in 1..=kills {
         fill(scene, &mut session).await?;
         scene.run_for_random(0..200).await;

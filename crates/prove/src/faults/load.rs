@@ -79,10 +79,9 @@ pub(super) async fn backlog(scene: &mut Scene<'_>) -> Result<()> {
     const KIND: &str = "prove_noop";
     let mut session = scene.session().await?;
     store::pause(&mut session, KIND).await?;
-    let jobs = i64::from(scene.backlog());
+    let jobs = i64::from(scene.options.backlog);
     store::add_jobs(&mut session, KIND, jobs).await?;
-    let time = scene.time();
-    scene.run_for(time).await;
+    scene.run_for(scene.options.time).await;
     let waiting = store::unfinished(&mut session, KIND).await?;
     if waiting != jobs {
         bail!("{waiting} of {jobs} jobs wait in the paused queue");

@@ -19,8 +19,7 @@ pub(super) async fn cut(scene: &mut Scene<'_>) -> Result<()> {
 
 pub(super) async fn delay(scene: &mut Scene<'_>) -> Result<()> {
     scene.members.iter().for_each(|member| member.proxy.set_delay(Duration::from_millis(100)));
-    let time = scene.time();
-    scene.run_for(time).await;
+    scene.run_for(scene.options.time).await;
     scene.members.iter().for_each(|member| member.proxy.set_delay(Duration::ZERO));
     Ok(())
 }

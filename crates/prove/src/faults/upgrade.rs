@@ -60,8 +60,7 @@ async fn roll_back(scene: &mut Scene<'_>, last: i64) -> Result<()> {
     }
     scene.note("all processes are of the release before");
     scene.run_until_acknowledged(LOAD).await?;
-    let time = scene.time();
-    scene.run_for(time).await;
+    scene.run_for(scene.options.time).await;
     Ok(())
 }
 
@@ -70,8 +69,7 @@ async fn roll_back(scene: &mut Scene<'_>, last: i64) -> Result<()> {
 async fn roll_forward(scene: &mut Scene<'_>) -> Result<()> {
     migrate(scene, Release::Present).await?;
     scene.note("migrated under the release before");
-    let time = scene.time();
-    scene.run_for(time).await;
+    scene.run_for(scene.options.time).await;
     let mut order = [API, WORKERS[0], WORKERS[1]];
     scene.random.shuffle(&mut order);
     for place in order {
@@ -84,7 +82,7 @@ async fn roll_forward(scene: &mut Scene<'_>) -> Result<()> {
         start(scene, place, Release::Present).await?;
         scene.note(format!("replaced the process {place}"));
         scene.run_until_acknowledged(LOAD).await?;
-        scene.run_for(time).await;
+        scene.run_for(scene.options.time).await;
     }
     Ok(())
 }
@@ -136,8 +134,8 @@ async fn run(scene: &mut Scene<'_>, release: Release, variables: Vec<(String, St
 
 fn program(scene: &Scene<'_>, release: Release) -> Result<PathBuf> {
     match release {
-        Release::Present => Ok(scene.options().program.clone()),
-        Release::Previous => scene.options().previous.clone().context("--previous"),
+        Release::Present => Ok(scene.options.program.clone()),
+        Release::Previous => scene.options.previous.clone().context("--previous"),
     }
 }
 
