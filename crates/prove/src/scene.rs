@@ -2,10 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -59,8 +56,8 @@ pub(crate) struct Scene<'a> {
     pub recovery: Option<Duration>,
     /// The fault may take memory.
     pub memory_is_unbounded: bool,
-    most_memory: Arc<AtomicU64>,
-    most_files: Arc<AtomicUsize>,
+    most_memory: u64,
+    most_files: usize,
 }
 
 /// The name and the subcommand of each process.
@@ -151,8 +148,8 @@ impl<'a> Scene<'a> {
             clients,
             recovery: None,
             memory_is_unbounded: false,
-            most_memory: Arc::default(),
-            most_files: Arc::default(),
+            most_memory: 0,
+            most_files: 0,
         };
         let warm_up = if options.sabotage.is_some() { SHORT_WARM_UP } else { WARM_UP };
         scene.run_until_acknowledged(warm_up).await?;
@@ -334,16 +331,16 @@ impl<'a> Scene<'a> {
     }
 
     /// Remembers the highest use of resources.
-    fn sample(&self) {
+    fn sample(&mut self) {
         for child in self.members.iter().map(|member| &member.child) {
             // A process that has ended uses nothing.
-            self.most_memory.fetch_max(child.memory().unwrap_or_default(), Ordering::Relaxed);
-            self.most_files.fetch_max(child.open_files().unwrap_or_default(), Ordering::Relaxed);
+            self.most_memory = self.most_memory.max(child.memory().unwrap_or_default());
+            self.most_files = self.most_files.max(child.open_files().unwrap_or_default());
         }
     }
 
     async fn check_resources(&self, session: &mut PgConnection) -> Result<()> {
-        let (memory, files) = (self.most_memory.load(Ordering::Relaxed), self.most_files.load(Ordering::Relaxed));
+        let (memory, files) = (self.most_memory, self.most_files);
         if memory > MOST_MEMORY && !self.memory_is_unbounded {
             self.history.record(Event::Broken { what: format!("a process used {} MiB of memory", memory >> 20) });
         }
