@@ -218,7 +218,8 @@ impl Child {
     /// # Errors
     /// When the process has ended, or this system has no `/proc`.
     pub fn memory(&self) -> Result<u64> {
-        let status = self.read_proc("status")?;
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(&path).with_context(|| format!("{}: cannot read {path}", self.name))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.parse::<u64>().ok());
         kilobytes.map(|kb| kb * 1024).with_context(|| format!("{}: cannot parse its memory in /proc", self.name))
@@ -230,11 +231,6 @@ impl Child {
     /// When the process has ended, or this system has no `/proc`.
     pub(crate) fn open_files(&self) -> Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
-    }
-
-    fn read_proc(&self, file: &str) -> Result<String> {
-        let path = format!("/proc/{}/{file}", self.pid());
-        fs::read_to_string(&path).with_context(|| format!("{}: cannot read {path}", self.name))
     }
 }
 
