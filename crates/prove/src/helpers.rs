@@ -83,7 +83,7 @@ pub(crate) async fn pgbouncer(
     if geteuid().is_root() {
         // PgBouncer refuses to run as root. The owner of the server may use its socket.
         let (user, group) = small_disk::owner(sockets)?;
-        command.uid(user.as_raw()).gid(group.as_raw());
+        command.uid(user).gid(group);
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
     }
     start(command, "pgbouncer", address, folder, logs).await

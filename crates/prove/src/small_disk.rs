@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use nix::unistd::{Gid, Uid, geteuid};
+use nix::unistd::geteuid;
 
 /// A mounted tmpfs. It is unmounted when this is dropped.
 pub(crate) struct SmallDisk {
@@ -86,12 +86,12 @@ pub(crate) fn is_possible() -> bool {
     geteuid().is_root() && SmallDisk::mount(folder, 1).is_ok()
 }
 
-/// The owner of a folder.
+/// The user and the group that own a folder.
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub(crate) fn owner(folder: &Path) -> Result<(Uid, Gid)> {
+pub(crate) fn owner(folder: &Path) -> Result<(u32, u32)> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = fs::metadata(folder)?;
-    Ok((Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())))
+    Ok((metadata.uid(), metadata.gid()))
 }

@@ -81,7 +81,7 @@ pub(super) async fn fill_disk(scene: &mut Scene<'_>) -> Result<()> {
     let disk = SmallDisk::mount(std::env::temp_dir().join(format!("prove-data-{}", std::process::id())), SMALL)?;
     let server = scene.server.maintenance()?;
     let (user, group) = small_disk::owner(server.get_socket().context("a server with a socket")?)?;
-    disk.give_to(user.as_raw(), group.as_raw())?;
+    disk.give_to(user, group)?;
     let mut session = scene.session().await?;
     store::create_tablespace(&mut session, &disk.folder).await?;
     store::move_tables(&mut session, &TABLES, store::SMALL_DISK).await?;
