@@ -199,12 +199,9 @@ fn work(body: &str) -> Result<(String, i32, u32, String), poem::Error> {
 
 /// The id of the job, the number of its run, and a number that belongs to the report.
 fn report(body: &str) -> Result<(String, i32, u64), poem::Error> {
-    let mut parts = body.split(' ');
-    let mut next = || parts.next().ok_or(StatusCode::BAD_REQUEST);
-    let job = next()?.to_owned();
-    let (run, more) = (next()?.parse(), next()?.parse());
-    match (run, more) {
-        (Ok(run), Ok(more)) => Ok((job, run, more)),
-        _ => Err(StatusCode::BAD_REQUEST.into()),
-    }
+    let read = || {
+        let mut parts = body.split(' ');
+        Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    };
+    read().ok_or(StatusCode::BAD_REQUEST.into())
 }
