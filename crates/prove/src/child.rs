@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child as Process, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use runtime::mutex::lock;
 
 use crate::cpu;
 
@@ -87,7 +88,7 @@ impl Child {
                 let own = bytes.get(usize::try_from(*begin)?..).unwrap_or_default();
                 Ok(String::from_utf8_lossy(own).into_owned())
             }
-            Output::Memory { lines, .. } => Ok(lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")),
+            Output::Memory { lines, .. } => Ok(lock(lines).join("\n")),
         }
     }
 
@@ -125,7 +126,7 @@ impl Child {
                 Ok(complete.lines().find(|line| line.contains(text)).map(str::to_owned))
             }
             Output::Memory { lines, .. } => {
-                let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                let lines = lock(lines);
                 Ok(lines.iter().find(|line| line.contains(text)).cloned())
             }
         }
@@ -282,7 +283,7 @@ fn spawn(command: &mut Command) -> Result<Process> {
 /// Reads a stream to its end, and keeps its first and its last lines.
 fn keep_lines(stream: impl Read, kept: usize, lines: &Mutex<Vec<String>>) {
     for line in BufReader::with_capacity(1 << 16, stream).lines().map_while(Result::ok) {
-        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(lines);
         if lines.len() >= kept.max(1) {
             lines.remove(kept / 2);
         }

@@ -5,12 +5,13 @@ use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
+use runtime::mutex::lock;
 use serde::{Deserialize, Serialize};
 
 /// What happened. `id` is the sender's id of a transaction; `payload` is 0 for its first payload, and higher for payloads
@@ -143,13 +144,13 @@ impl History {
         let at_ms = self.now_ms();
         let written = serde_json::to_vec(&Line { at_ms, event }).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut file = lock(&self.file);
             file.write_all(&line)?;
             self.lines.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
         if let Err(error) = written {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            lock(&self.failed).get_or_insert(error);
         }
     }
 
@@ -158,7 +159,7 @@ impl History {
     /// # Errors
     /// When the file cannot be read, or an event could not be written.
     pub(crate) fn read(&self) -> io::Result<impl Iterator<Item = io::Result<Line>> + use<>> {
-        if let Some(error) = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(error) = lock(&self.failed).take() {
             return Err(error);
         }
         let lines = BufReader::new(File::open(&self.path)?).lines();

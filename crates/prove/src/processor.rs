@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -13,6 +13,7 @@ use anyhow::Result;
 use poem::{
     EndpointExt as _, Request, Route, Server, handler, http::StatusCode, listener::TcpAcceptor, post, web::Data,
 };
+use runtime::mutex::lock;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
@@ -93,19 +94,19 @@ impl Processor {
 
     /// How many of these tasks have begun this run.
     pub(crate) fn started(&self, tasks: &[String], run: i32) -> usize {
-        let begun = self.state.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = lock(&self.state.started);
         tasks.iter().filter(|task| begun.contains(&((*task).clone(), run))).count()
     }
 
     /// Whether a limited job is at work in this process.
     pub(crate) fn is_at_work(&self, pid: u32) -> bool {
-        let at_work = self.state.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_work = lock(&self.state.at_work);
         at_work.iter().any(|(worker, ..)| *worker == pid)
     }
 
     /// Forgets the work of a process that has ended.
     pub(crate) fn forget(&self, pid: u32) {
-        self.state.at_work.lock().unwrap_or_else(PoisonError::into_inner).retain(|(worker, ..)| *worker != pid);
+        lock(&self.state.at_work).retain(|(worker, ..)| *worker != pid);
     }
 }
 
@@ -142,7 +143,7 @@ fn fired(body: String, Data(state): Data<&Arc<State>>) -> StatusCode {
 async fn started(body: String, Data(state): Data<&Arc<State>>) -> Result<&'static str, poem::Error> {
     let (job, run, _) = report(&body)?;
     state.history.record(Event::Started { job: job.clone(), run });
-    state.started.lock().unwrap_or_else(PoisonError::into_inner).insert((job, run));
+    lock(&state.started).insert((job, run));
     let mut orders = state.orders.subscribe();
     let place = usize::try_from(run).unwrap_or_default().saturating_sub(1);
     let order = |orders: &Vec<Order>| orders.get(place).or(orders.last()).copied().unwrap_or(Order::GoOn);
@@ -177,7 +178,7 @@ fn ended(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, poe
 fn entered(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, poem::Error> {
     let (job, run, pid, key) = work(&body)?;
     state.history.record(Event::Entered { key, job: job.clone(), run, pid });
-    state.at_work.lock().unwrap_or_else(PoisonError::into_inner).insert((pid, job, run));
+    lock(&state.at_work).insert((pid, job, run));
     Ok(StatusCode::OK)
 }
 
@@ -185,7 +186,7 @@ fn entered(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, p
 #[handler]
 fn left(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, poem::Error> {
     let (job, run, pid, key) = work(&body)?;
-    state.at_work.lock().unwrap_or_else(PoisonError::into_inner).remove(&(pid, job.clone(), run));
+    lock(&state.at_work).remove(&(pid, job.clone(), run));
     state.history.record(Event::Left { key, job, run });
     Ok(StatusCode::OK)
 }

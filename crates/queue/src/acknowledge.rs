@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -34,6 +34,7 @@ use super::{
 use runtime::{
     error::{causes, is_logged},
     executor::repeatable,
+    mutex::lock,
     time_limit::with_time_limit,
 };
 
@@ -68,14 +69,10 @@ pub(crate) struct DeferredWrites {
 }
 
 impl DeferredWrites {
-    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until all tasks have ended, including tasks that they start.
     async fn join(&self) {
         loop {
-            let mut tasks = std::mem::take(&mut *self.tasks());
+            let mut tasks = std::mem::take(&mut *lock(&self.tasks));
             if tasks.is_empty() {
                 return;
             }
@@ -97,7 +94,7 @@ impl Acknowledger {
             .for_each_concurrent(WRITERS, async |batch| {
                 let queues =
                     batch.iter().filter(|r| r.disposition == Disposition::GivenBack).map(|r| r.queue.to_owned());
-                given_back.lock().unwrap_or_else(PoisonError::into_inner).extend(queues);
+                lock(&given_back).extend(queues);
                 let (done, other): (Vec<RunResult>, Vec<RunResult>) =
                     batch.into_iter().partition(|result| result.disposition == Disposition::Done);
                 // Cancelled ones are written apart: their count is in a row of `queues`, which may be locked.
@@ -238,7 +235,7 @@ impl Acknowledger {
     }
 
     fn spawn(self: &Arc<Self>, results: Vec<RunResult>, maybe_written: bool) {
-        let mut tasks = self.deferred.tasks();
+        let mut tasks = lock(&self.deferred.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(self.clone().write_deferred(results, maybe_written));
     }

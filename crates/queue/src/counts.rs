@@ -8,11 +8,13 @@ use std::{
     array,
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
+
+use runtime::mutex::lock;
 
 /// The upper edges of the buckets of waits and runs, in seconds. A last bucket has everything above.
 pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -134,7 +136,7 @@ pub struct Counts(Arc<Mutex<BTreeMap<String, Arc<QueueCounts>>>>);
 impl Counts {
     /// The counts of a queue.
     pub fn of(&self, queue: &str) -> Arc<QueueCounts> {
-        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = lock(&self.0);
         if let Some(counts) = queues.get(queue) {
             return counts.clone();
         }
@@ -143,7 +145,7 @@ impl Counts {
 
     /// Takes the counts that are not zero.
     pub fn take(&self) -> Vec<Taken> {
-        let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues = lock(&self.0);
         let take = |count: &AtomicU64| i64::try_from(count.swap(0, Relaxed)).unwrap_or(i64::MAX);
         let taken = queues.iter().map(|(queue, counts)| Taken {
             queue: queue.clone(),

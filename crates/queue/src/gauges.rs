@@ -7,14 +7,14 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::time::timeout;
 
 use super::{metrics::queue_names, operator::scale::workers_needed, status::COUNTED, store::gauges as sql};
-use runtime::{db::Pool, error::causes};
+use runtime::{db::Pool, error::causes, mutex::lock};
 
 /// Readers within this time share one measurement.
 const FRESH: Duration = Duration::from_secs(2);
@@ -66,13 +66,13 @@ impl Gauges {
         let _ = timeout(READER_LIMIT, measuring).await;
         let mut text = String::new();
         // Writing to a String never fails.
-        let _ = render(&mut text, self.shared.latest().measured.as_ref(), &self.pool);
+        let _ = render(&mut text, lock(&self.shared.latest).measured.as_ref(), &self.pool);
         text
     }
 
     async fn measure(self) {
         let _lock = self.shared.measuring.lock().await;
-        if !self.shared.latest().is_outdated() {
+        if !lock(&self.shared.latest).is_outdated() {
             return;
         }
         let taken = Instant::now();
@@ -82,7 +82,7 @@ impl Gauges {
             Ok::<_, sqlx::Error>((queues, needed))
         };
         let measured = measured.await;
-        let mut latest = self.shared.latest();
+        let mut latest = lock(&self.shared.latest);
         match measured {
             Ok((queues, needed)) => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -96,12 +96,6 @@ impl Gauges {
                 }
             }
         }
-    }
-}
-
-impl Shared {
-    fn latest(&self) -> MutexGuard<'_, Latest> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::store::claim::Claimed;
+use runtime::mutex::lock;
 
 /// A claimed job with the slot that it occupies.
 pub(crate) struct ClaimedJob {
@@ -21,7 +22,7 @@ pub(crate) struct InFlight(Arc<Mutex<HashMap<String, i32>>>);
 
 impl InFlight {
     pub(super) fn tokens(&self) -> MutexGuard<'_, HashMap<String, i32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Forgets runs whose results are written or whose tokens no longer match. A later run of the same job stays.

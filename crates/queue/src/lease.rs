@@ -1,11 +1,14 @@
 //! The lease of a worker.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use runtime::sabotage::{self, Bug};
+use runtime::{
+    mutex::lock,
+    sabotage::{self, Bug},
+};
 
 /// The lease of this worker, as this process knows it.
 pub(crate) struct Lease {
@@ -23,12 +26,12 @@ impl Lease {
     /// Whether enough time is left to claim. It counts from before the last renewal was sent, and reserves a third of
     /// the lease for statements under way.
     pub(crate) fn is_valid(&self) -> bool {
-        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let renewed = *lock(&self.renewed);
         let limit = self.length.mul_f64(2.0 / 3.0);
         renewed.is_some_and(|renewed| renewed.elapsed() < limit || sabotage::planted(Bug::LeaseKeptOverFreeze))
     }
 
     pub(super) fn set_renewed(&self, sent: Instant) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+        *lock(&self.renewed) = Some(sent);
     }
 }

@@ -12,11 +12,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use runtime::error::Error;
+use runtime::{error::Error, mutex::lock};
 
 /// A refused caller is never asked to wait longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -64,7 +64,7 @@ impl Load {
 
     /// Records the time of a batch.
     pub(crate) fn record(&self, time: Duration) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.batch_s += NEWEST * (time.as_secs_f64() - state.batch_s);
     }
 
@@ -83,7 +83,7 @@ impl Load {
         }
         let key = self.hashes.hash_one(key);
         let slot = self.slot(now);
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.expire(slot);
         let appointment = state.appointments.get(&key).copied();
         let max_wait = match appointment {
@@ -109,10 +109,6 @@ impl Load {
     fn slot(&self, now: Instant) -> u64 {
         let slots = now.saturating_duration_since(self.begun).as_millis() / SLOT.as_millis();
         u64::try_from(slots).unwrap_or(u64::MAX)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,14 +7,12 @@
 //! A job may appear below its mark: its transaction took long, it was given back or replayed, or the database's clock
 //! was set back. The sweep of [`Poller`](crate::poller::Poller) finds such jobs and lowers the mark.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use time::OffsetDateTime;
 
 use super::job::Priority;
+use runtime::mutex::lock;
 
 /// How far a mark stays behind the last claimed job or the last poll. A job is due at the start of its transaction, and
 /// most transactions commit sooner than this, so the sweep seldom finds any.
@@ -36,13 +34,9 @@ impl Marks {
 pub(crate) struct LowWater(Mutex<Marks>);
 
 impl LowWater {
-    fn marks(&self) -> MutexGuard<'_, Marks> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The marks at which a statement begins.
     pub(crate) fn get(&self) -> Marks {
-        *self.marks()
+        *lock(&self.0)
     }
 
     /// Raises the marks after a claim that began at `from`, by the priorities and due times of its jobs. With
@@ -72,7 +66,7 @@ impl LowWater {
     /// Raises each mark that is still what it was at the start of the statement. A lowered one must stay, because the
     /// statement has not read below its own start.
     fn raise(&self, from: Marks, to: [Option<OffsetDateTime>; 3]) {
-        let mut marks = self.marks();
+        let mut marks = lock(&self.0);
         for ((mark, from), to) in marks.0.iter_mut().zip(from.0).zip(to) {
             if *mark == from {
                 *mark = to.max(from);
@@ -82,7 +76,7 @@ impl LowWater {
 
     /// Lowers a mark to the due time of a job that the sweep found; `None` lowers it to the oldest job.
     pub(crate) fn lower(&self, priority: i32, to: Option<OffsetDateTime>) {
-        let mut marks = self.marks();
+        let mut marks = lock(&self.0);
         let mark = &mut marks.0[place(priority)];
         *mark = to.min(*mark);
     }

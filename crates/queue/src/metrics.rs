@@ -1,11 +1,10 @@
 //! The queue's metrics: their names, and their series at zero from the start.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::BTreeSet, sync::Mutex};
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+
+use runtime::mutex::lock;
 
 pub const ENQUEUED: &str = "millrace_jobs_enqueued_total";
 pub const FINISHED: &str = "millrace_jobs_finished_total";
@@ -61,7 +60,7 @@ pub fn describe() {
 
 /// Shows all series of a queue at zero, before anything has happened.
 pub fn zero(queue: &'static str) {
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(queue);
+    lock(&KNOWN).insert(queue);
     for name in [ENQUEUED, RESCUED, FENCED, CLAIM_ERRORS] {
         counter!(name, "queue" => queue).absolute(0);
     }
@@ -70,5 +69,5 @@ pub fn zero(queue: &'static str) {
 
 /// The queues for which [`zero`] was called. They limit the label values, regardless of the queues in the database.
 pub(super) fn queue_names() -> Vec<String> {
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|queue| (*queue).to_owned()).collect()
+    lock(&KNOWN).iter().map(|queue| (*queue).to_owned()).collect()
 }

@@ -1,10 +1,6 @@
 //! A run that has started: the fields of its log lines, and what its end releases.
 
-use std::{
-    fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{fmt, sync::Mutex, time::Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -15,9 +11,12 @@ use super::{
     storable::StorableText,
     store::claim::Claimed,
 };
-use runtime::telemetry::{
-    scope::{Fields, Value, Visit},
-    traces::span::Span,
+use runtime::{
+    mutex::lock,
+    telemetry::{
+        scope::{Fields, Value, Visit},
+        traces::span::Span,
+    },
 };
 
 /// A run that has started. It is the scope of its log lines.
@@ -62,12 +61,12 @@ impl StartedRun {
 
     /// Takes what ends with this run; `None` if another has ended it.
     pub(crate) fn take_ending(&self) -> Option<Ending> {
-        self.ending().take()
+        lock(&self.ending).take()
     }
 
     /// Whether the run has ended, or is about to.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ending().is_none()
+        lock(&self.ending).is_none()
     }
 
     /// Earlier runs of the job that failed.
@@ -84,10 +83,6 @@ impl StartedRun {
             failures: self.failures(),
             origin: Origin { correlation_id: self.job.correlation_id.clone(), traceparent },
         }
-    }
-
-    fn ending(&self) -> MutexGuard<'_, Option<Ending>> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

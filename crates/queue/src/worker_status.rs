@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{fair::Sharing, in_flight::InFlight, storable::StorableText};
-use runtime::{error::causes, version::VERSION};
+use runtime::{error::causes, mutex::lock, version::VERSION};
 
 /// The state of a running worker. Its parts record here what they do; each heartbeat writes it into the worker's row.
 pub(crate) struct WorkerStatus {
@@ -91,19 +91,19 @@ impl WorkerStatus {
         in_flight: InFlight,
     ) {
         let state = QueueState { slots, deadline, sharing, in_flight, last_claim: None, error: None };
-        self.lock().insert(queue, state);
+        lock(&self.queues).insert(queue, state);
     }
 
     /// The longest deadline of the queues that have a run; `None` without a run.
     pub(crate) fn longest_deadline_in_flight(&self) -> Option<Duration> {
-        let queues = self.lock();
+        let queues = lock(&self.queues);
         let running = queues.values().filter(|queue| !queue.in_flight.tokens().is_empty());
         running.map(|queue| queue.deadline).max()
     }
 
     /// Records a claim that the database has completed.
     pub(crate) fn claimed(&self, queue: &str) {
-        if let Some(state) = self.lock().get_mut(queue) {
+        if let Some(state) = lock(&self.queues).get_mut(queue) {
             state.last_claim = Some(OffsetDateTime::now_utc());
             state.error = None;
         }
@@ -111,7 +111,7 @@ impl WorkerStatus {
 
     /// Records a claim that failed in the database.
     pub(crate) fn claim_failed(&self, queue: &str, error: &sqlx::Error) {
-        if let Some(state) = self.lock().get_mut(queue) {
+        if let Some(state) = lock(&self.queues).get_mut(queue) {
             let since = state.error.as_ref().map_or_else(OffsetDateTime::now_utc, |earlier| earlier.since);
             state.error = Some(ClaimError { error: StorableText::from(causes(error)).to_string(), since });
         }
@@ -119,7 +119,7 @@ impl WorkerStatus {
 
     /// The errors of claims by queue, for the worker's row; `None` while all claims succeed.
     pub(crate) fn claim_errors(&self) -> Option<JsonValue> {
-        let queues = self.lock();
+        let queues = lock(&self.queues);
         let errors: BTreeMap<&str, &ClaimError> =
             queues.iter().filter_map(|(queue, state)| Some((*queue, state.error.as_ref()?))).collect();
         if errors.is_empty() { None } else { serde_json::to_value(errors).ok() }
@@ -129,7 +129,7 @@ impl WorkerStatus {
     pub(crate) fn report(&self) -> Option<JsonValue> {
         let host =
             nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
-        let queues = self.lock();
+        let queues = lock(&self.queues);
         let queues = queues.iter().map(|(queue, state)| {
             let [slots, running] =
                 [state.slots, state.in_flight.tokens().len()].map(|jobs| u32::try_from(jobs).unwrap_or(u32::MAX));
@@ -145,9 +145,5 @@ impl WorkerStatus {
             queues: queues.collect(),
         })
         .ok()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, QueueState>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

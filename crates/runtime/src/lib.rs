@@ -13,6 +13,7 @@ pub mod error;
 pub mod executor;
 pub mod listen;
 pub mod migrate;
+pub mod mutex;
 pub mod open_files;
 pub mod pooler;
 pub mod process;

@@ -8,11 +8,13 @@
 //! session in use every 2 s. The polls of an idle worker return the same, in place of a probe.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use sqlx::postgres::PgDatabaseError;
+
+use crate::mutex::lock;
 
 /// A session that was idle for at most this long is reused without a ping. A ping before each statement took a third of
 /// the time of look-ups.
@@ -55,13 +57,9 @@ struct WriteState {
 static STATE: Mutex<WriteState> =
     Mutex::new(WriteState { read_only: None, stale: None, dead: None, probed: None, refused: None });
 
-fn state() -> MutexGuard<'static, WriteState> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The reason why this process cannot write now; `None` if it can as far as it knows.
 pub(super) fn write_refusal() -> Option<String> {
-    state().refusal(Instant::now())
+    lock(&STATE).refusal(Instant::now())
 }
 
 /// Checks that the sessions of this process reach a primary.
@@ -72,7 +70,7 @@ pub(super) fn write_refusal() -> Option<String> {
 /// # Errors
 /// When a session has reached a read-only server, and none has reached a primary since.
 pub fn require_primary() -> sqlx::Result<()> {
-    refuse_read_only(state().read_only.is_some())
+    refuse_read_only(lock(&STATE).read_only.is_some())
 }
 
 /// Refuses a read-only server: only a primary accepts writes and sends notifications.
@@ -86,28 +84,28 @@ const READ_ONLY: &str = "the database is read-only: a standby, or a primary that
 pub(super) fn record_error(error: &sqlx::Error) {
     let now = Instant::now();
     if is_read_only(error) {
-        state().record_probe(true, now);
+        lock(&STATE).record_probe(true, now);
     } else if is_dead(error) || matches!(error, sqlx::Error::Io(_)) {
         // A time-out counts too: other sessions over the same network may be dead.
-        state().dead = Some(now);
+        lock(&STATE).dead = Some(now);
     } else if let Some(reason) = refusal_reason(error) {
-        state().refused = Some((now, reason));
+        lock(&STATE).refused = Some((now, reason));
     }
 }
 
 /// Whether a read-only server was found after `then`. Sessions from before may still be connected to it.
 pub(super) fn failed_over_since(then: Instant) -> bool {
-    state().stale.is_some_and(|stale| stale >= then)
+    lock(&STATE).stale.is_some_and(|stale| stale >= then)
 }
 
 /// Updates the state with the result of a probe: whether a session can only read.
 pub fn record_probe(read_only: bool) {
-    state().record_probe(read_only, Instant::now());
+    lock(&STATE).record_probe(read_only, Instant::now());
 }
 
 /// Whether a session of this age and idle time may be reused.
 pub(super) fn reuse(age: Duration, idle: Duration) -> Reuse {
-    state().reuse(age, idle, Instant::now())
+    lock(&STATE).reuse(age, idle, Instant::now())
 }
 
 impl WriteState {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tokio::sync::OnceCell;
@@ -14,6 +14,7 @@ use super::{
     providers::Names,
     symbols::{id_of, nearest},
 };
+use runtime::mutex::lock;
 
 const ASSETS: &str = "CRYPTO_ASSETS";
 pub(super) const CURRENCIES: &str = "CRYPTO_CURRENCIES";
@@ -61,7 +62,7 @@ impl Prices {
             Ok(unknown) => unknown.clone(),
             Err(preliminary) => preliminary,
         };
-        let mut logged = self.names.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.names.logged);
         for UnknownName { variable, name, suggestion, not_asked } in &unknown {
             if logged.insert(name.clone()) {
                 tracing::warn!(variable, name, suggestion, ?not_asked, "no provider knows a configured name");

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use super::store;
 use runtime::{
     db::{Database, Pool},
     listen::{ListenEvent, listen},
+    mutex::lock,
 };
 
 /// Between two polls, which find settlements whose notification was lost: one statement for all waiters.
@@ -37,13 +38,9 @@ pub(super) struct Waiter {
 }
 
 impl SettlementListener {
-    fn groups(&self) -> MutexGuard<'_, HashMap<Uuid, WaiterGroup>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Registers a waiter for a transaction.
     pub(super) fn register(self: &Arc<Self>, id: Uuid) -> Waiter {
-        let mut groups = self.groups();
+        let mut groups = lock(&self.0);
         let group = groups.entry(id).or_insert_with(|| WaiterGroup { settled: Arc::new(Notify::new()), count: 0 });
         group.count += 1;
         Waiter { id, settled: group.settled.clone(), listener: self.clone() }
@@ -59,7 +56,7 @@ impl SettlementListener {
         });
         let polling = async {
             while !stop.is_cancelled() {
-                let ids: Vec<Uuid> = self.groups().keys().copied().collect();
+                let ids: Vec<Uuid> = lock(&self.0).keys().copied().collect();
                 if !ids.is_empty() {
                     let settled = tokio::select! {
                         settled = store::find_settled(pool, &ids) => settled,
@@ -81,7 +78,7 @@ impl SettlementListener {
     }
 
     fn wake(&self, ids: impl Iterator<Item = Uuid>) {
-        let groups = self.groups();
+        let groups = lock(&self.0);
         for group in ids.filter_map(|id| groups.get(&id)) {
             // Stores a permit, also for a waiter that is registered but does not wait yet. Each waiter passes it on.
             group.settled.notify_one();
@@ -99,7 +96,7 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut groups = self.listener.groups();
+        let mut groups = lock(&self.listener.0);
         if let Some(group) = groups.get_mut(&self.id) {
             group.count -= 1;
             if group.count == 0 {

@@ -1,11 +1,10 @@
 //! A circuit breaker: while a server is down, only one caller per pause waits for its time-out.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
+
+use crate::mutex::lock;
 
 /// Records whether calls of a server succeed.
 #[derive(Debug)]
@@ -44,16 +43,12 @@ impl Breaker {
         Self { pause, threshold, state: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Requests permission for a call. While the breaker is open, one caller per pause gets it.
     ///
     /// # Errors
     /// How long calls are still refused.
     pub fn acquire(&self) -> Result<Permit, Duration> {
-        let (mut state, now) = (self.state(), Instant::now());
+        let (mut state, now) = (lock(&self.state), Instant::now());
         match state.open_until {
             None => Ok(Permit::Full),
             Some(until) if now < until => Err(until - now),
@@ -71,12 +66,12 @@ impl Breaker {
 
     /// Records a success. Returns `true` when the breaker was open, so that the recovery is logged once.
     pub fn record_success(&self) -> bool {
-        std::mem::take(&mut *self.state()).open_until.is_some()
+        std::mem::take(&mut *lock(&self.state)).open_until.is_some()
     }
 
     /// Records a failure. Returns `true` when this opens the breaker, so that the outage is logged once.
     pub fn record_failure(&self) -> bool {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.failures = state.failures.saturating_add(1);
         state.failures >= self.threshold && state.open_until.replace(Instant::now() + self.pause).is_none()
     }

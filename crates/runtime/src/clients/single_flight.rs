@@ -3,11 +3,13 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use futures_util::{FutureExt, future::BoxFuture, future::Shared};
 use tokio::task;
+
+use crate::mutex::lock;
 
 /// The running loads by key, each with the id of its task.
 type Running<K, T> = Arc<Mutex<HashMap<K, (task::Id, Shared<BoxFuture<'static, Option<T>>>)>>>;
@@ -33,7 +35,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Si
     {
         let shared = {
             // The task cannot remove its load before this is released, so the load is listed by then.
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut running = lock(&self.running);
             if let Some((_, shared)) = running.get(&id) {
                 shared.clone()
             } else {
@@ -53,7 +55,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Si
 
     /// Makes the next caller start a new load, because the running one may have read data that has just changed.
     pub fn forget(&self, id: &K) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        lock(&self.running).remove(id);
     }
 }
 
@@ -66,7 +68,7 @@ struct RemoveWhenDone<K: Hash + Eq, T: Clone> {
 
 impl<K: Hash + Eq, T: Clone> Drop for RemoveWhenDone<K, T> {
     fn drop(&mut self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&self.running);
         // After `forget`, another load may run under this key.
         if running.get(&self.id).is_some_and(|(task, _)| *task == self.task) {
             running.remove(&self.id);

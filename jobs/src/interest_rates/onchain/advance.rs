@@ -12,7 +12,7 @@ use crate::interest_rates::{
     model::SubmissionState,
     store::sends,
 };
-use runtime::error::Error;
+use runtime::{error::Error, mutex::lock};
 
 /// How long a request waits for confirmation: a few seconds longer than most chains need for a block.
 pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(20);
@@ -129,8 +129,8 @@ impl ChainStorage {
             .await
             .unwrap_or_else(|_| Err(ChainError::Unreachable("the node took too long".into()).into()));
         match &sent {
-            Ok(()) => self.health().record_acceptance(),
-            Err(StorageError::Chain(error)) => self.health().record_failure(error),
+            Ok(()) => lock(&self.health).record_acceptance(),
+            Err(StorageError::Chain(error)) => lock(&self.health).record_failure(error),
             Err(StorageError::Local(_)) => {}
         }
         sent

@@ -1,12 +1,12 @@
 //! Readiness of the chain storage: contract, funds of the account, and the last refusal.
 
-use std::{sync::PoisonError, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::ChainStorage;
 use crate::interest_rates::chain::ChainError;
-use runtime::error::causes;
+use runtime::{error::causes, mutex::lock};
 
 /// How long a successful check of the funds stays valid. A check costs four calls, and readiness is polled often.
 const FUNDED_FOR: Duration = Duration::from_secs(30);
@@ -43,20 +43,16 @@ impl Health {
 }
 
 impl ChainStorage {
-    pub(super) fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Checks that a submission can be saved now.
     pub(super) async fn check(&self) -> Result<(), String> {
         self.chain.ready().await.map_err(|error| causes(&error))?;
         let (funded, refusal) = {
-            let health = self.health();
+            let health = lock(&self.health);
             (health.funded_until.is_some_and(|until| until > Instant::now()), health.refusal())
         };
         if !funded {
             self.chain.can_pay().await.map_err(|error| causes(&error))?;
-            self.health().funded_until = Some(Instant::now() + FUNDED_FOR);
+            lock(&self.health).funded_until = Some(Instant::now() + FUNDED_FOR);
         }
         refusal.map_or(Ok(()), Err)
     }

@@ -1,11 +1,10 @@
 //! The pause that a provider has asked for, or its ban: no calls until it ends.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
+
+use runtime::mutex::lock;
 
 /// The end of the pause, if there is one, and the reason.
 #[derive(Default)]
@@ -15,7 +14,7 @@ impl Pause {
     /// Fails while a pause lasts, with the rest of it and its reason.
     pub(super) fn check(&self) -> Result<(), (Duration, String)> {
         let now = Instant::now();
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*lock(&self.0) {
             Some((until, reason)) if now < *until => Err((*until - now, reason.clone())),
             _ => Ok(()),
         }
@@ -24,7 +23,7 @@ impl Pause {
     /// Starts a pause. A pause that ends later stays.
     pub(super) fn start(&self, time: Duration, reason: &str) {
         let until = Instant::now() + time;
-        let mut paused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paused = lock(&self.0);
         if paused.as_ref().is_none_or(|(before, _)| *before < until) {
             *paused = Some((until, reason.to_owned()));
         }

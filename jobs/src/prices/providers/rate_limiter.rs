@@ -1,11 +1,10 @@
 //! The rate limiter of a provider: a token bucket. Callers wait for a token, at most 4 s.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
+
+use runtime::mutex::lock;
 
 /// The longest wait for a token. For a longer wait a job is retried later, and a reader gets what is stored.
 const MAX_WAIT: Duration = Duration::from_secs(4);
@@ -46,7 +45,7 @@ impl RateLimiter {
     fn reserve(&self) -> Result<Instant, Duration> {
         let RateLimit { every, burst } = self.limit;
         let now = Instant::now();
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut full_at = lock(&self.full_at);
         let after = full_at.map_or(now, |at| at.max(now)) + every;
         let wait = after.saturating_duration_since(now).saturating_sub(every.saturating_mul(burst));
         if wait > MAX_WAIT {

@@ -6,7 +6,7 @@ mod load;
 use std::{
     collections::HashMap,
     future::poll_fn,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::Poll,
     time::Instant,
 };
@@ -22,7 +22,7 @@ use super::{
     model::{AssetId, Currency, Quote},
     read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Read, Reader},
 };
-use runtime::error::Error;
+use runtime::{error::Error, mutex::lock};
 
 /// The result for each asset.
 type QuoteResults = HashMap<AssetId, Result<Read<Quote>, Error>>;
@@ -87,12 +87,12 @@ impl Reader {
     ) -> Result<Read<Quote>, Error> {
         let missing = || Err(Error::Internal("loading a price panicked".into()));
         let loaded = self.spots.join(key, || {
-            batch.assets.lock().unwrap_or_else(PoisonError::into_inner).push(asset.clone());
+            lock(&batch.assets).push(asset.clone());
             let (this, batch, asset, currency) = (self.clone(), batch.clone(), asset.clone(), currency.clone());
             async move {
                 batch.complete.cancelled().await;
                 let results = batch.results.get_or_init(|| {
-                    let assets = batch.assets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let assets = lock(&batch.assets).clone();
                     async move { this.load_spots(assets, currency).await }
                 });
                 results.await.get(&asset).cloned().unwrap_or_else(missing)

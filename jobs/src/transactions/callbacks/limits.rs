@@ -8,11 +8,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use runtime::mutex::lock;
 
 /// Callbacks that are sent at once in one worker: the slots of its queue. 1,000 callbacks a second to receivers that respond
 /// in 500 ms need half of them. Each costs a connection, but no thread.
@@ -44,12 +46,6 @@ fn share(running: usize) -> usize {
 /// The calls of one worker.
 #[derive(Debug, Clone, Default)]
 pub(super) struct WorkerCalls(Arc<Mutex<Running>>);
-
-impl WorkerCalls {
-    fn lock(&self) -> MutexGuard<'_, Running> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The calls that run, by number: the first one is the oldest.
 #[derive(Debug, Default)]
@@ -109,7 +105,7 @@ impl Limit {
     }
 
     fn own(&self) -> MutexGuard<'_, Own> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.own)
     }
 
     /// Begins a call, without waiting for one to end.
@@ -119,7 +115,7 @@ impl Limit {
     pub(super) fn begin(&self) -> Result<Call<'_>, Duration> {
         let now = Instant::now();
         let mut own = self.own();
-        let mut running = self.worker.lock();
+        let mut running = lock(&self.worker.0);
         if !own.may_begin(&running, now) {
             return Err(own.line_up(now));
         }
@@ -180,7 +176,7 @@ impl Call<'_> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         self.limit.own().begun.remove(&self.number);
-        self.limit.worker.lock().begun.remove(&self.number);
+        lock(&self.limit.worker.0).begun.remove(&self.number);
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::{net::lookup_host, time::Instant};
 use url::{Host, Url};
 
 use super::public_address::{is_local_name, is_public};
-use runtime::clients::single_flight::SingleFlight;
+use runtime::{clients::single_flight::SingleFlight, mutex::lock};
 
 /// How long addresses are used. A receiver that moves is found again within this time.
 const FRESH: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Resolver {
     }
 
     fn found(&self) -> MutexGuard<'_, HashMap<String, (Instant, Addresses)>> {
-        self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.found)
     }
 
     /// The result of a lookup, while it is fresh.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use reqwest::Client;
 use tokio::runtime::Handle;
 use url::Url;
 
-use crate::{clients::http, error::causes};
+use crate::{clients::http, error::causes, mutex::lock};
 
 /// The time limit for one batch of spans.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ impl ExportClient {
     }
 
     fn warn(&self, problem: &str) {
-        let mut last_warning = self.last_warning.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_warning = lock(&self.last_warning);
         if last_warning.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
             *last_warning = Some(Instant::now());
             tracing::warn!(collector = self.collector, problem, "traces are lost: the collector does not accept them");
