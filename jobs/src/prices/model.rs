@@ -55,9 +55,7 @@ impl fmt::Display for Currency {
 }
 
 /// The length of the buckets of a series.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, EnumString, IntoStaticStr,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Interval {
@@ -69,11 +67,6 @@ impl Interval {
     /// The name, as queries and rows contain it.
     pub fn as_str(self) -> &'static str {
         self.into()
-    }
-
-    /// Parses a name.
-    pub fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
     }
 
     /// The length of one bucket.
