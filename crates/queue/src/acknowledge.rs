@@ -151,10 +151,7 @@ impl Acknowledger {
                         tracing::warn!(results = part.len(), failures, error, "could not write results; retrying");
                     }
                     parts.push(part);
-                    tokio::select! {
-                        () = tokio::time::sleep(Backoff::DATABASE.wait(failures)) => {}
-                        () = self.abandon.cancelled() => {}
-                    }
+                    self.abandon.run_until_cancelled(tokio::time::sleep(Backoff::DATABASE.wait(failures))).await;
                 }
             }
         }
@@ -169,9 +166,8 @@ impl Acknowledger {
                 tokio::time::sleep(DEFERRED.wait(tries)).await;
                 with_time_limit(self.writer.write(&waiting, true)).await
             };
-            let written = tokio::select! {
-                written = attempt => written,
-                () = self.abandon.cancelled() => return log_unwritten(waiting.len()),
+            let Some(written) = self.abandon.run_until_cancelled(attempt).await else {
+                return log_unwritten(waiting.len());
             };
             match written {
                 Ok(written) => {

@@ -35,11 +35,11 @@ impl LostClaimFinder {
     /// Looks every few leases until `stop`. A look that failed is not repeated; the next one does its work.
     pub(crate) async fn run(self) {
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(self.lease * LEASES_PER_LOOK) => {}
-                () = self.stop.cancelled() => return,
-            }
-            let found = tokio::select! { found = self.find() => found, () = self.stop.cancelled() => return };
+            let look = async {
+                tokio::time::sleep(self.lease * LEASES_PER_LOOK).await;
+                self.find().await
+            };
+            let Some(found) = self.stop.run_until_cancelled(look).await else { return };
             match found {
                 Ok(queues) => {
                     let signals = queues.iter().filter_map(|queue| self.signals.get(queue.as_str()));

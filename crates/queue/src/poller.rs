@@ -260,10 +260,8 @@ impl Poller {
             let queues: Vec<(&str, Marks)> =
                 self.signals.iter().map(|(queue, signal)| (*queue, signal.low_water.get())).collect();
             let started = Instant::now();
-            let missed = tokio::select! {
-                missed = due::find_missed(&self.pool, &queues) => missed,
-                () = self.stop.cancelled() => return,
-            };
+            let look = due::find_missed(&self.pool, &queues);
+            let Some(missed) = self.stop.run_until_cancelled(look).await else { return };
             pause = self.interval.max((started.elapsed() * SWEEP_PAUSE_FACTOR).min(LONGEST_SWEEP_PAUSE));
             match missed {
                 Ok(missed) => {

@@ -58,10 +58,8 @@ impl SettlementListener {
             while !stop.is_cancelled() {
                 let ids: Vec<Uuid> = lock(&self.0).keys().copied().collect();
                 if !ids.is_empty() {
-                    let settled = tokio::select! {
-                        settled = store::find_settled(pool, &ids) => settled,
-                        () = stop.cancelled() => return,
-                    };
+                    let look = store::find_settled(pool, &ids);
+                    let Some(settled) = stop.run_until_cancelled(look).await else { return };
                     match settled {
                         Ok(settled) => self.wake(settled.into_iter()),
                         Err(error) => tracing::debug!(%error, "could not poll for settled transactions"),
