@@ -4,7 +4,7 @@
 //! them, the runner first checks the database, because a replay may have withdrawn the request. Then it aborts the run.
 //! Requests name jobs, not runs: if a run ends by itself or crashes, the request applies to the next run.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ impl Cancellations {
     }
 
     /// Reads the requests until `stop`: on each notification, and at least once per `every`.
-    pub(crate) async fn watch(&self, every: Duration, stop: &CancellationToken) {
+    pub(crate) async fn watch(self: Arc<Self>, every: Duration, stop: CancellationToken) {
         while !stop.is_cancelled() {
             match store::operator::cancellations(&self.pool).await {
                 Ok(ids) => {

@@ -229,10 +229,7 @@ async fn run(
     background.spawn(poller.run(database));
     let queues = in_flight.keys().map(|queue| (*queue).to_owned()).collect();
     background.spawn(Cleaner { pool: pool.clone(), retention: timing.retention, queues, stop: stop.clone() }.run());
-    background.spawn({
-        let stop = stop.clone();
-        async move { cancellations.watch(timing.heartbeat, &stop).await }
-    });
+    background.spawn(cancellations.watch(timing.heartbeat, stop.clone()));
     let acknowledger = Acknowledger {
         writer: ResultWriter { pool: pool.clone(), worker: name.clone() },
         in_flight,
