@@ -1,7 +1,5 @@
 //! The metrics of callbacks. Every series is registered at 0.
 
-use std::time::Duration;
-
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::model::DestinationProblem;
@@ -14,11 +12,14 @@ const DESTINATIONS: &str = "millrace_callback_destinations";
 /// The series, looked up once.
 #[derive(Clone)]
 pub(super) struct CallbackMetrics {
-    delivered: Counter,
-    failed: Counter,
-    gave_up: Counter,
-    request: Histogram,
-    delivery: Histogram,
+    pub delivered: Counter,
+    /// Failed tries.
+    pub failed: Counter,
+    pub gave_up: Counter,
+    /// The duration of a try.
+    pub request: Histogram,
+    /// The time from a settlement to its delivery.
+    pub delivery: Histogram,
 }
 
 impl CallbackMetrics {
@@ -39,27 +40,6 @@ impl CallbackMetrics {
             request: histogram!(REQUEST),
             delivery: histogram!(DELIVERY),
         }
-    }
-
-    /// Records the duration of a try.
-    pub(super) fn record_request(&self, took: Duration) {
-        self.request.record(took.as_secs_f64());
-    }
-
-    /// Counts a delivery, so long after the settlement.
-    pub(super) fn record_delivery(&self, after: Duration) {
-        self.delivered.increment(1);
-        self.delivery.record(after.as_secs_f64());
-    }
-
-    /// Counts a failed try.
-    pub(super) fn count_failure(&self) {
-        self.failed.increment(1);
-    }
-
-    /// Counts a callback that was given up.
-    pub(super) fn count_given_up(&self) {
-        self.gave_up.increment(1);
     }
 }
 

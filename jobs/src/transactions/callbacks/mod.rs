@@ -123,26 +123,27 @@ impl Callbacks {
     async fn send(&self, destination: &Destination, call: Call<'_>, message: &Message) -> TryResult {
         let begun = Instant::now();
         let result = self.client.send(destination, message).await;
-        self.metrics.record_request(begun.elapsed());
+        self.metrics.request.record(begun.elapsed());
         destination.end_call(call, result.is_up());
         result
     }
 
     /// Records a delivery, so long after the settlement.
     async fn record_delivery(&self, id: Uuid, status: u16, after: Duration) -> Result<(), Error> {
-        self.metrics.record_delivery(after);
+        self.metrics.delivered.increment(1);
+        self.metrics.delivery.record(after);
         self.deliveries.call(store::Delivery { id, status }).await
     }
 
     /// Records a failed try. Returns whether the destination has failed for three days without a success.
     async fn record_failure(&self, job: &SendCallback, status: Option<u16>, error: &str) -> Result<bool, Error> {
-        self.metrics.count_failure();
+        self.metrics.failed.increment(1);
         store::record_failure(&self.pool, job.id, &job.destination, status, error, GIVE_UP_AFTER).await
     }
 
     async fn give_up(&self, id: Uuid, reason: &str) -> Result<(), Error> {
         if store::give_up(&self.pool, id, reason).await? {
-            self.metrics.count_given_up();
+            self.metrics.gave_up.increment(1);
         }
         Ok(())
     }
