@@ -12,8 +12,6 @@ use runtime::error::Error;
 
 /// The lifetime of a token.
 pub const LIFETIME: Duration = Duration::from_secs(3600);
-/// The tolerated difference between the clocks of two machines.
-const LEEWAY: Duration = Duration::from_secs(30);
 /// The key length: that of the HS256 hash (RFC 7518 §3.2).
 const KEY_BYTES: usize = 32;
 /// The limit of a token. Our tokens have about 180 bytes; longer texts are refused without parsing.
@@ -32,7 +30,7 @@ struct Keys {
 /// The claims of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// The `sub` claim: the id of a user in tokens that we issue.
+    /// The `sub` claim: the id of a user in tokens that we issue; `unknown` if another system issued one without it.
     pub subject: String,
     /// The role of the subject.
     pub role: Role,
@@ -52,10 +50,19 @@ impl Claims {
 #[error("{0}")]
 pub struct InvalidToken(String);
 
+/// The `sub` claim. It is a text (RFC 7519 §4.1.2), but some issuers write a number.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Subject {
+    Text(String),
+    Number(i64),
+}
+
 /// The claims in the token's payload.
 #[derive(Debug, Serialize, Deserialize)]
 struct WireClaims {
-    sub: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sub: Option<Subject>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     role: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,9 +74,9 @@ impl Tokens {
     /// Tokens with this key.
     pub fn new(key: &[u8]) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = LEEWAY.as_secs();
+        validation.leeway = 0;
         validation.validate_nbf = true;
-        validation.set_required_spec_claims(&["exp", "sub"]);
+        validation.set_required_spec_claims(&["exp"]);
         let (sign, check) = (EncodingKey::from_secret(key), DecodingKey::from_secret(key));
         Self(Arc::new(Keys { sign, check, validation }))
     }
@@ -88,7 +95,7 @@ impl Tokens {
     pub fn issue(&self, user: UserId, role: Role) -> Result<String, Error> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let claims = WireClaims {
-            sub: user.to_string(),
+            sub: Some(Subject::Text(user.to_string())),
             role: Some(role.into_str().into()),
             iat: Some(now.into()),
             exp: now.saturating_add_unsigned(LIFETIME.as_secs()).into(),
@@ -116,7 +123,12 @@ impl Tokens {
             None => Role::User,
             Some(name) => name.parse().map_err(|_| invalid(&"has an unknown role"))?,
         };
-        Ok(Claims { subject: data.claims.sub, role })
+        let subject = match data.claims.sub {
+            Some(Subject::Text(text)) => text,
+            Some(Subject::Number(number)) => number.to_string(),
+            None => "unknown".into(),
+        };
+        Ok(Claims { subject, role })
     }
 }
 
