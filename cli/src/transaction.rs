@@ -84,8 +84,6 @@ fn style(event: &TimelineEvent) -> Style {
 
 fn format_after(seconds: f64) -> String {
     match seconds {
-        // A transaction is settled just before its run ends, and listed after it.
-        seconds if seconds < 0.0 => String::new(),
         seconds if seconds < 0.9995 => format!("+{:.0} ms", seconds * 1000.0),
         seconds if seconds < 120.0 => format!("+{seconds:.1} s"),
         seconds => format!("+{}", crate::output::format_duration(seconds)),

@@ -1,10 +1,8 @@
 //! The timeline of one transaction, for operators: everything that is known to have happened to it, oldest first.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use serde_json::json;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{
@@ -22,8 +20,6 @@ use queue::{
 };
 use runtime::error::Error;
 
-/// How much later than the settlement the result of its run may be written.
-const SETTLES_BEFORE_ITS_RUN_ENDS: Duration = Duration::from_secs(2);
 /// At most so many of an operator's actions are shown.
 const ACTIONS: u32 = 100;
 
@@ -65,7 +61,7 @@ impl Transactions {
         events.extend(actions.into_iter().map(operator_event));
         events.extend(settled(&transaction));
         events.extend(callbacks.iter().flat_map(callback));
-        events.sort_by_key(|event| place(event, transaction.processed_at));
+        events.sort_by_key(|event| event.at);
         let status = transaction.status.into_str();
         Ok(Some(Timeline {
             transaction_id: transaction.transaction_id,
@@ -74,18 +70,6 @@ impl Transactions {
             status,
             events,
         }))
-    }
-}
-
-/// The time by which an event is placed. A transaction is settled by its last run, just before the result of that run is
-/// written; its callbacks follow.
-fn place(event: &TimelineEvent, settled_at: Option<OffsetDateTime>) -> OffsetDateTime {
-    match (event.event, settled_at) {
-        ("processed" | "failed", Some(_)) => event.at + SETTLES_BEFORE_ITS_RUN_ENDS,
-        ("callback", Some(settled_at)) if event.at >= settled_at => {
-            event.at.max(settled_at + SETTLES_BEFORE_ITS_RUN_ENDS)
-        }
-        _ => event.at,
     }
 }
 

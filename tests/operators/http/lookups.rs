@@ -92,7 +92,7 @@ async fn a_timeline_has_every_kind_of_event_in_order() {
 
     let _worker = start_worker(&system.database.url, &undelayed).await;
     eventually("its run has ended", SOON, async || events(&system, "t").await.contains(&"done".into())).await;
-    assert_eq!(events(&system, "t").await, ["accepted", "due", "replay", "conflict", "done", "processed"]);
+    assert_eq!(events(&system, "t").await, ["accepted", "due", "replay", "conflict", "processed", "done"]);
 }
 
 #[tokio::test]
