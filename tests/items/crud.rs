@@ -159,19 +159,20 @@ async fn item_pages_are_newest_first_with_a_total() {
         assert_eq!(response.status, 200, "{query}: {response:?}");
         let titles: Vec<_> =
             response.json().as_array().expect("an array").iter().map(|item| item["title"].clone()).collect();
-        (titles, response.header("x-total-count").to_owned())
+        let next = response.header("link").trim_end_matches(">; rel=\"next\"").trim_start_matches("</api/v1/items");
+        (titles, response.header("x-total-count").to_owned(), next.to_owned())
     };
-    assert_eq!(page("").await, (vec![], "0".into()));
+    assert_eq!(page("").await, (vec![], "0".into(), String::new()));
     for title in 0..25 {
         post(&system, &token, json!({"title": title.to_string()})).await;
     }
     let titles = |range: std::ops::Range<u32>| range.rev().map(|title| json!(title.to_string())).collect::<Vec<_>>();
-    assert_eq!(page("").await, (titles(5..25), "25".into()));
-    assert_eq!(page("?skip=20").await, (titles(0..5), "25".into()));
-    assert_eq!(page("?skip=3&limit=2").await, (titles(20..22), "25".into()));
-    assert_eq!(page("?limit=100").await, (titles(0..25), "25".into()));
+    assert_eq!(page("").await, (titles(5..25), "25".into(), "?skip=20&limit=20".into()));
+    assert_eq!(page("?skip=20&limit=20").await, (titles(0..5), "25".into(), String::new()));
+    assert_eq!(page("?skip=3&limit=2").await, (titles(20..22), "25".into(), "?skip=5&limit=2".into()));
+    assert_eq!(page("?limit=100").await, (titles(0..25), "25".into(), String::new()));
     for beyond in ["25", "9223372036854775807"] {
-        assert_eq!(page(&format!("?skip={beyond}")).await, (vec![], "25".into()), "{beyond}");
+        assert_eq!(page(&format!("?skip={beyond}")).await, (vec![], "25".into(), String::new()), "{beyond}");
     }
     let response = send(system.get(&format!("{ITEMS}?skip=-1&limit=101"))).await;
     response.assert_problem(422, "both");

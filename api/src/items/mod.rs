@@ -36,6 +36,8 @@ responses! {
     ListResponse = 200 Json<Vec<Item>> {
         /// The number of items on all pages.
         "X-Total-Count": i64,
+        /// The next page as `<…>; rel="next"`; absent on the last page.
+        "Link": Option<String>,
     };
 
     /// The item is committed, together with its indexing job.
@@ -103,7 +105,10 @@ impl ItemsApi {
         let (skip, limit) = (skip.0, limit.0).all_valid()?;
         let page = self.items.list(skip, limit.into()).await?;
         let items: Vec<Item> = page.items.iter().map(Item::from).collect();
-        Ok(ListResponse::Ok(Json::new(&items)?, page.total))
+        let shown = skip.saturating_add(i64::try_from(items.len()).unwrap_or(i64::MAX));
+        let next = (!items.is_empty() && shown < page.total)
+            .then(|| format!("</api/v1/items?skip={shown}&limit={limit}>; rel=\"next\""));
+        Ok(ListResponse::Ok(Json::new(&items)?, page.total, next))
     }
 
     /// Get an item
