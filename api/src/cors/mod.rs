@@ -17,7 +17,7 @@ const REQUEST_HEADERS: &str = "Authorization, Content-Type, api_key, X-API-Key, 
     If-None-Match, X-Correlation-Id, traceparent";
 /// The response headers that a page may read, in addition to those that CORS always allows.
 const RESPONSE_HEADERS: &str = "X-Correlation-Id, Location, Link, ETag, Retry-After, RateLimit, RateLimit-Policy, \
-    X-Total-Count, Idempotency-Replayed, Idempotency-Conflict";
+    X-Total-Count, Idempotency-Replayed, Idempotency-Conflict, Searched-To, Searched-Back-To";
 /// The cache time of a preflight in seconds: Chromium's maximum.
 const MAX_AGE: &str = "7200";
 

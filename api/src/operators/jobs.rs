@@ -5,6 +5,7 @@ use queue::{
     filter::Filter,
     status::{Cancelled, Replayed, State},
 };
+use time::format_description::well_known::Rfc3339;
 
 use super::{
     JobsApi,
@@ -14,7 +15,7 @@ use super::{
         ActedResponse,
         filter::{AgeParam, Cancelling, Runs},
         input::{JobReplay, Reason, TextParam, next_link},
-        jobs::{CancelledJobs, CancelledView, JobDetails, JobList, JobPageView, JobView, Why},
+        jobs::{CancelledJobs, CancelledView, Job, JobDetails, JobView, Why},
         json,
     },
 };
@@ -35,9 +36,14 @@ const OPENED: &str = "the payload was opened";
 
 responses! {
     /// One page, newest first.
-    JobsResponse = 200 Json<JobList> {
+    JobsResponse = 200 Json<Vec<Job>> {
         /// The next page as `<…>; rel="next"`; absent when all jobs were searched.
         "Link": Option<String>,
+        /// Finished jobs, and waiting jobs beyond the first 10,000 of a queue, were searched down to this id; absent if all
+        /// jobs were searched. `Link` continues there.
+        "Searched-To": Option<String>,
+        /// When the job of that id was enqueued, in the form of RFC 3339.
+        "Searched-Back-To": Option<String>,
     };
 
     /// The job.
@@ -65,7 +71,7 @@ impl JobsApi {
     ///
     /// Newest first; every given condition must hold. Running, dead and cancelled jobs have indexes, so all of them are
     /// searched. Finished jobs, and waiting jobs beyond the first 10,000 of a queue, are searched among the newest 100,000
-    /// jobs, down to `searched_to`; `Link` continues there. Jobs before that id that a page already has may come again on a
+    /// jobs, down to `Searched-To`; `Link` continues there. Jobs before that id that a page already has may come again on a
     /// later page.
     #[oai(path = "/admin/queue/jobs", method = "get", operation_id = "list_jobs")]
     async fn list(
@@ -104,7 +110,8 @@ impl JobsApi {
             parameters.extend([("limit", Some(&*limit)), ("before", Some(next))]);
             next_link(PATH, &parameters)
         });
-        Ok(JobsResponse::Ok(json(&JobPageView::from(found))?, link))
+        let back_to = found.searched_back_to.and_then(|at| at.format(&Rfc3339).ok());
+        Ok(JobsResponse::Ok(json(&found.jobs)?, link, found.searched_to, back_to))
     }
 
     /// Get a job

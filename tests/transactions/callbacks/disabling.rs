@@ -48,7 +48,7 @@ async fn a_destination_that_is_gone_is_disabled_until_it_is_enabled_and_replayed
     let found = ["actor", "via", "action", "reason"].map(|field| action[field].as_str().expect("a text"));
     assert_eq!(found, ["millrace", "worker", "disable_callbacks", "410 Gone"], "{actions}");
     let dead = system.operate(Method::GET, "/admin/queue/jobs?queue=send_callback&state=dead", None).await.json();
-    let error = dead["jobs"][0]["last_error"].as_str().expect("an error");
+    let error = dead[0]["last_error"].as_str().expect("an error");
     assert!(
         error.starts_with("callbacks to the common URL are disabled since 20") && error.ends_with(": 410 Gone"),
         "{error}"

@@ -3,11 +3,10 @@
 use poem_openapi::{Enum, Object};
 use queue::{
     operator::jobs::LiveJobs,
-    status::{self, JobDetails as Details, JobPage, JobStatus},
+    status::{self, JobDetails as Details, JobStatus},
 };
 use serde::Serialize;
 use serde_json::Value;
-use time::OffsetDateTime;
 
 use super::FreeJson;
 use crate::wire::{Nullable, Timestamp};
@@ -55,34 +54,6 @@ pub(crate) struct Job {
     key: Nullable<String>,
     correlation_id: Nullable<String>,
     traceparent: Nullable<String>,
-}
-
-/// A page of jobs.
-#[derive(Object)]
-pub(crate) struct JobList {
-    /// Newest first.
-    jobs: Vec<Job>,
-    /// Finished jobs, and waiting jobs beyond the first 10,000 of a queue, were searched down to this id; null if all
-    /// jobs were searched. `Link` continues there.
-    searched_to: Nullable<String>,
-    /// When the job of that id was enqueued.
-    searched_back_to: Nullable<Timestamp>,
-}
-
-/// The value of a [`JobList`].
-#[derive(Serialize)]
-pub(crate) struct JobPageView {
-    jobs: Vec<JobStatus>,
-    searched_to: Option<String>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    searched_back_to: Option<OffsetDateTime>,
-}
-
-impl From<JobPage> for JobPageView {
-    fn from(page: JobPage) -> Self {
-        let JobPage { jobs, searched_to, searched_back_to, .. } = page;
-        Self { jobs, searched_to, searched_back_to }
-    }
 }
 
 /// The waiting or running jobs that a request cancels.
