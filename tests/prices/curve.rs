@@ -50,7 +50,7 @@ impl RealProviders {
         self.exchange.edit_table(|table| {
             for back in (0..count).rev() {
                 let end = last - back * length;
-                let reaches = |id: &ProviderId| *id != ProviderId::CoinGecko || end > now - 366 * 86_400;
+                let reaches = |id: &ProviderId| *id != ProviderId::CoinGecko || end > now - 365 * 86_400;
                 let up = ProviderId::ALL.into_iter().filter(|id| !down.contains(id));
                 if up.filter(reaches).any(|id| table.has_price(id, end)) {
                     let price = table.price("bitcoin", "eur", end).expect("a price");

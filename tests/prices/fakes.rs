@@ -21,7 +21,7 @@ async fn each_fake_has_the_format_of_its_provider() {
     let chart = "coins/bitcoin/market_chart?vs_currency=usd&days=3&interval=daily";
     let chart = get(&fake_providers, ProviderId::CoinGecko, chart).await.json();
     let points = chart["prices"].as_array().expect("points");
-    assert_eq!(points.len(), 5, "three days, today, and now: {chart}");
+    assert_eq!(points.len(), 4, "three midnights, and now: {chart}");
     let first = points[0][0].as_i64().expect("milliseconds") / 1000;
     // Compared as numbers: JSON does not keep trailing zeros.
     let price: f64 = fake_providers.price("bitcoin", "usd", first).parse().expect("a number");

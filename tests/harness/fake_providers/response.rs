@@ -148,7 +148,7 @@ fn coingecko_chart(
     let (from, to) = if range {
         (number("from").expect("from"), number("to").expect("to").min(now))
     } else {
-        (now / DAY * DAY - number("days").expect("days") * DAY, now)
+        (now - number("days").expect("days") * DAY, now)
     };
     if from < now - 366 * DAY {
         let text = r#"{"error":{"status":{"error_code":10012,"error_message":"Your request exceeds the allowed time range."}}}"#;

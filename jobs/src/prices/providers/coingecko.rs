@@ -130,8 +130,9 @@ impl CoinGecko {
         let chart = format!("coins/{asset}/market_chart");
         let path = match interval {
             Interval::Daily => {
-                let today = Interval::Daily.bucket(now);
-                let days = (today - Interval::Daily.bucket(first)).whole_days().clamp(1, self.reach);
+                // So many days have the point of today, and one less of earlier days.
+                let days = (Interval::Daily.bucket(now) - Interval::Daily.bucket(first)).whole_days() + 1;
+                let days = days.clamp(1, self.reach);
                 format!("{chart}?vs_currency={currency}&days={days}&interval=daily")
             }
             Interval::Hourly => {
@@ -139,8 +140,13 @@ impl CoinGecko {
                 // is dropped.
                 let last = (page.to + time::Duration::hours(2) + MAX_LATENESS).min(now);
                 let first = first.min(last - SHORTEST_RANGE);
-                let (first, last) = (first.unix_timestamp(), last.unix_timestamp());
-                format!("{chart}/range?vs_currency={currency}&from={first}&to={last}")
+                if last == now {
+                    let days = (now - first).whole_days() + 1;
+                    format!("{chart}?vs_currency={currency}&days={days}")
+                } else {
+                    let (first, last) = (first.unix_timestamp(), last.unix_timestamp());
+                    format!("{chart}/range?vs_currency={currency}&from={first}&to={last}")
+                }
             }
         };
         self.client.get(&path, |status, body| parse_points(status, body, page)).await
