@@ -323,7 +323,7 @@ fn first_bucket_to_fetch(
     (to - Span::days(REVISED_DAYS)).min(gap.unwrap_or(to))
 }
 
-/// Describes the metrics, and registers every series at 0.
+/// Describes the metrics, and registers every counter at 0.
 pub(super) fn describe(providers: &[ProviderId]) {
     queue::metrics::zero(FetchPrices::NAME);
     describe_counter!(STORED, "Buckets that the daily fetch stored or revised.");
@@ -331,11 +331,10 @@ pub(super) fn describe(providers: &[ProviderId]) {
     describe_gauge!(
         SUCCESS,
         Unit::Seconds,
-        "When this process last finished a daily fetch of an asset; 0 before the first."
+        "When this process last finished a daily fetch of an asset; absent before the first."
     );
     for provider in providers.iter().map(|provider| provider.as_str()) {
         counter!(STORED, "provider" => provider).absolute(0);
-        gauge!(SUCCESS, "provider" => provider).set(0.0);
         for outcome in OUTCOMES {
             counter!(FETCHES, "provider" => provider, "outcome" => outcome).absolute(0);
         }

@@ -115,15 +115,13 @@ impl Reader {
     ) -> Self {
         describe_counter!(REQUESTS, "Look-ups in a cache, by outcome.");
         describe_counter!(LOADS, "Loads of what a cache did not contain.");
-        describe_counter!(READS, "Calls to price providers for reads (pages of charts, present prices), by outcome.");
+        describe_counter!(READS, "Calls to price providers for reads: pages of charts, and present prices.");
         for outcome in ["hit", "miss", "error"] {
             counter!(REQUESTS, "cache" => CACHE, "outcome" => outcome).absolute(0);
         }
         counter!(LOADS, "cache" => CACHE).absolute(0);
         for provider in &config.providers {
-            for outcome in ["answered", "not_offered", "later", "failed"] {
-                counter!(READS, "provider" => provider.as_str(), "outcome" => outcome).absolute(0);
-            }
+            counter!(READS, "provider" => provider.as_str()).absolute(0);
         }
         Self {
             pool: pool.clone(),
@@ -204,19 +202,14 @@ impl Reader {
         provider: ProviderId,
         result: Result<T, ProviderError>,
     ) -> Result<T, Option<Duration>> {
-        let outcome = match &result {
-            Ok(_) => "answered",
-            Err(ProviderError::NotOffered(_)) => "not_offered",
+        match &result {
+            Ok(_) | Err(ProviderError::NotOffered(_)) => {}
             Err(error @ ProviderError::RetryLater { .. }) => {
                 tracing::debug!(%error, "provider paused; prices not fetched");
-                "later"
             }
-            Err(error @ ProviderError::Failed(..)) => {
-                tracing::warn!(%error, "could not fetch prices");
-                "failed"
-            }
-        };
-        counter!(READS, "provider" => provider.as_str(), "outcome" => outcome).increment(1);
+            Err(error @ ProviderError::Failed(..)) => tracing::warn!(%error, "could not fetch prices"),
+        }
+        counter!(READS, "provider" => provider.as_str()).increment(1);
         result.map_err(|error| self.retry_delay(&error))
     }
 
