@@ -118,7 +118,7 @@ impl CallbackClient {
         Ok(Self { http, allow_private })
     }
 
-    /// POSTs a message, signed with every secret of the destination. At most the first 16 KiB of the response are read.
+    /// POSTs a message, signed with every secret of the destination. At most the first 20 kB of the response are read.
     pub(super) async fn send(&self, destination: &Destination, message: &Message) -> TryResult {
         let url = destination.config.url.expose();
         // The resolver does not see a host that is an address.

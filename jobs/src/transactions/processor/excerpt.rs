@@ -10,7 +10,7 @@ use url::{Url, form_urlencoded};
 /// The length of an excerpt in bytes.
 const EXCERPT_BYTES: usize = 500;
 /// The number of bytes read. It is larger, so that a secret which begins within the excerpt is recognised as a whole.
-const READ_BYTES: usize = 16 << 10;
+const READ_BYTES: usize = 20_000;
 /// The time limit for reading a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Shorter query values, such as `v=1`, do not count as secrets: redacting them would hide half of a text.
