@@ -42,6 +42,23 @@ async fn transactions_are_processed_when_due_and_not_before() {
     assert_eq!((conflict.header("idempotency-conflict"), &*conflict.text), ("amount", &*before.text));
 }
 
+/// The settlement of a failed transaction is committed before the result of its run. A worker that dies between the two
+/// leaves a job that runs again.
+#[tokio::test]
+async fn the_job_of_a_transaction_that_has_failed_becomes_a_dead_letter() {
+    for processor in [&[][..], &[("PROCESSOR_URL", "http://127.0.0.1:9/not-called")]] {
+        let system = System::start(&[("PROCESSING_DELAY_SECONDS", "0")]).await;
+        system.send_webhook("t").await;
+        let fail = "UPDATE transactions SET status = 'FAILED', error = 'the processor refused', processed_at = now()";
+        sqlx::query(fail).execute(&system.database.pool().await).await.unwrap();
+        let _worker = system.start_worker(processor).await;
+        let dead = "SELECT count(*) FROM apalis.jobs WHERE status = 'Killed'
+                    AND errors -> -1 ->> 'error' = 'the processor refused'";
+        eventually("its job is a dead letter", Duration::from_secs(10), async || system.count(dead).await == 1).await;
+        assert_eq!(system.wait_until_settled("t").await["error"], "the processor refused");
+    }
+}
+
 /// For two attempts, and a time-out of half a second a call.
 fn script(id: &str, call: usize) -> (u16, Option<&'static str>, Duration) {
     let now = Duration::ZERO;

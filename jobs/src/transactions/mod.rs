@@ -327,9 +327,9 @@ impl Transactions {
         list::page(&self.pool, status, limit, cursor).await
     }
 
-    /// Settles a transaction, unless it is already settled.
-    async fn settle(&self, id: uuid::Uuid, settlement: Settlement) -> Result<(), Error> {
-        self.settlements.call(SettleRequest { id, settlement }).await.map(|_changed| ())
+    /// Settles a transaction. Returns `false` if it is already settled.
+    async fn settle(&self, id: uuid::Uuid, settlement: Settlement) -> Result<bool, Error> {
+        self.settlements.call(SettleRequest { id, settlement }).await
     }
 }
 

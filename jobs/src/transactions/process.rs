@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Transactions,
-    model::{Settlement, Status},
+    model::{Settlement, Status, Transaction},
     processor::{CallOutcome, Processor, sender_error},
     store,
 };
@@ -78,7 +78,8 @@ impl Job for ProcessTransaction {
     }
 
     async fn on_discard(self, transactions: Transactions, reason: String) -> Result<(), Failure> {
-        Ok(transactions.settle(self.id, Settlement::Failed(sender_error(reason))).await?)
+        transactions.settle(self.id, Settlement::Failed(sender_error(reason))).await?;
+        Ok(())
     }
 }
 
@@ -90,20 +91,32 @@ impl Replayable for ProcessTransaction {
 }
 
 impl ProcessTransaction {
-    /// Calls the processor, and settles the transaction if it was accepted.
+    /// Calls the processor, and settles the transaction if it was accepted. If an earlier run has settled it, and the result
+    /// of that run was lost, this run has the same outcome. So the job of a failed transaction becomes a dead letter,
+    /// which can be replayed.
     async fn process(&self, transactions: &Transactions, run: &Run) -> Result<CallOutcome, Error> {
         let accepted = CallOutcome::Settled(Settlement::Processed);
         let outcome = match &*transactions.processor {
             Processor::Simulated => accepted,
             Processor::Http(client) => match store::get(&transactions.pool, self.id).await? {
                 Some(transaction) if transaction.status == Status::Processing => client.call(&transaction, run).await?,
-                // An earlier run settled it and its result was lost, or the row was deleted: there is nothing to do.
-                _ => return Ok(accepted),
+                settled => return Ok(earlier_outcome(settled)),
             },
         };
-        if outcome == CallOutcome::Settled(Settlement::Processed) {
-            transactions.settle(self.id, Settlement::Processed).await?;
+        if outcome == CallOutcome::Settled(Settlement::Processed)
+            && !transactions.settle(self.id, Settlement::Processed).await?
+        {
+            return Ok(earlier_outcome(store::get(&transactions.pool, self.id).await?));
         }
         Ok(outcome)
     }
+}
+
+/// The outcome of a transaction that is settled already. One that was deleted has nothing left to do.
+fn earlier_outcome(transaction: Option<Transaction>) -> CallOutcome {
+    let failed = transaction.filter(|transaction| transaction.status == Status::Failed);
+    CallOutcome::Settled(match failed {
+        Some(transaction) => Settlement::Failed(transaction.error.unwrap_or_default()),
+        None => Settlement::Processed,
+    })
 }
