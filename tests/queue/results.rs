@@ -127,6 +127,32 @@ async fn a_refused_result_becomes_a_dead_letter_and_affects_no_other() {
     }
 }
 
+/// An error that says nothing about rows: the results are written again later, and delay no other.
+#[tokio::test]
+async fn results_with_an_unknown_error_are_kept_and_delay_no_other() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    sqlx::raw_sql(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = 'MY001'; END $$;
+         CREATE TRIGGER fail BEFORE UPDATE ON apalis.jobs FOR EACH ROW
+         WHEN (NEW.status = 'Done' AND position('odd' IN convert_from(NEW.job, 'UTF8')) > 0) EXECUTE FUNCTION fail()",
+    )
+    .execute(&harness.pool)
+    .await
+    .unwrap();
+    for n in 0..40 {
+        harness.enqueue(&if n % 10 == 0 { format!("odd {n}") } else { format!("job {n}") }, &[Step::Done]).await;
+    }
+    let running = harness.start_worker(&scripted, FAST);
+    let done = |jobs: usize| format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = {jobs}");
+    harness.wait_until("the others are done", &done(36)).await;
+    assert!(harness.row("odd 0").await.status == "Running", "an unknown error buries no result");
+    harness.execute("DROP TRIGGER fail ON apalis.jobs").await;
+    harness.wait_until("all are done", &done(40)).await;
+    running.stop().await;
+    assert_eq!(scripted.runs().len(), 40, "no job ran again");
+}
+
 /// While its row is locked, the write of a result is deferred. It is refused only after that.
 #[tokio::test]
 async fn a_result_that_is_refused_after_its_row_was_locked_becomes_a_dead_letter() {

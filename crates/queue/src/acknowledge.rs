@@ -29,7 +29,7 @@ use super::{
     retry::Backoff,
     storable::StorableText,
     store,
-    write_results::{ResultWriter, Written, is_refusal, is_without_effect},
+    write_results::{ResultWriter, Written, is_refusal, is_without_effect, may_be_of_one_row},
 };
 use runtime::{
     error::{causes, is_logged},
@@ -133,7 +133,9 @@ impl Acknowledger {
             };
             match written {
                 Ok(written) => self.finish_write(part, &written, maybe_written),
-                Err(error) if is_refusal(&error) => self.split_refused(part, &mut parts, &error),
+                Err(error) if is_refusal(&error) || may_be_of_one_row(&error) => {
+                    self.split_refused(part, &mut parts, &error);
+                }
                 Err(error) if skip_locked && is_without_effect(&error) => {
                     let error = causes(&error);
                     tracing::warn!(
@@ -177,7 +179,7 @@ impl Acknowledger {
                     self.deferred.results.fetch_sub(before - waiting.len(), Ordering::Relaxed);
                     self.release(&ended, &written, maybe_written);
                 }
-                Err(error) if is_refusal(&error) && waiting.len() > 1 => {
+                Err(error) if waiting.len() > 1 && (is_refusal(&error) || may_be_of_one_row(&error)) => {
                     let half = waiting.split_off(waiting.len() / 2);
                     self.spawn(half, maybe_written);
                 }
@@ -197,7 +199,8 @@ impl Acknowledger {
     }
 
     /// Handles results of which the database refuses at least one. Each half is tried by itself. A single result
-    /// becomes a dead letter with a text that can be stored.
+    /// becomes a dead letter with a text that can be stored, unless the error is an unknown one: it may pass, so the result is
+    /// written again later.
     fn split_refused(
         self: &Arc<Self>,
         mut refused: Vec<RunResult>,
@@ -209,7 +212,9 @@ impl Acknowledger {
             parts.extend([refused, half]);
             return;
         }
-        refused.iter_mut().for_each(|result| bury(result, error));
+        if is_refusal(error) {
+            refused.iter_mut().for_each(|result| bury(result, error));
+        }
         // If this is refused too, it is retried as a deferred result for as long as the worker runs.
         self.defer(refused, false);
     }

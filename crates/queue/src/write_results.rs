@@ -8,7 +8,9 @@ use super::{
 };
 use runtime::{
     db::Pool,
+    error::is_temporary,
     executor::{StatementExecutor, Transaction, begin, once},
+    writable,
 };
 
 /// Writes results of one worker's runs.
@@ -91,10 +93,19 @@ fn keys(results: &[&RunResult]) -> (Vec<String>, Vec<i32>) {
 }
 
 /// Whether the database refuses a value or a row, and would do so again: data exceptions, constraint violations, values
-/// too large for an index page, and exceptions of triggers.
+/// too large for an index page, and exceptions of triggers. At the limit of transaction ids it refuses every write, until it
+/// is vacuumed.
 pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| matches!(code.get(..2), Some("22" | "23" | "44" | "54")) || code == "P0001")
+    code.is_some_and(|code| matches!(code.get(..2), Some("22" | "23" | "44" | "54" | "P0")))
+        && !writable::is_out_of_ids(error)
+}
+
+/// Whether a write may fail because of one of its rows, for a reason that is neither temporary nor known to be a refusal.
+/// The rows are then written apart, so that the others are not delayed. Class 42 is about tables and rights, not rows.
+pub(crate) fn may_be_of_one_row(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| !code.starts_with("42")) && !is_temporary(error)
 }
 
 /// Whether the statement certainly changed nothing: it timed out behind a lock, or was the victim of a deadlock.

@@ -29,7 +29,7 @@ impl From<sqlx::Error> for Error {
 
 /// Whether a database error is temporary: a lost connection, a restart, overload or a time limit. All others are faults
 /// of Millrace.
-pub(crate) fn is_temporary(error: &sqlx::Error) -> bool {
+pub fn is_temporary(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
