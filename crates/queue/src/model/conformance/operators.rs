@@ -153,7 +153,9 @@ pub(super) async fn discard(world: &World) -> Vec<String> {
         .collect();
     world.write(&all).await;
     // Only those whose end is long ago, and not those without an end.
-    let died_before = Some(OffsetDateTime::now_utc() - Duration::from_secs_f64(RETENTION[1]));
+    let died_before = "SELECT now() - make_interval(secs => $1)";
+    let died_before = sqlx::query_scalar(died_before).bind(RETENTION[1]).fetch_one(once(&world.direct)).await;
+    let died_before = Some(died_before.expect("the time of the server"));
     let selection =
         Selection { queue: QUEUE.into(), group: Some("broken".into()), error: Some("brok".into()), died_before };
     let is_selected = |row: &Row| (3..7).contains(&(row.number % 7)) && row.job.ended == Ended::LongAgo;
