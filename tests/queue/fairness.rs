@@ -167,3 +167,19 @@ async fn the_next_job_of_a_limited_key_starts_when_the_one_before_it_ends() {
     harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
 }
+
+/// Keys that fill all slots leave none to jobs without a key, such as those from before the queue had fair shares.
+#[tokio::test]
+async fn jobs_without_a_key_start_while_keys_fill_all_slots() {
+    let harness = QueueHarness::start().await;
+    let scripted = ScriptedJobs::new(Policy { concurrency: 2, fair: true, ..quick_policy() });
+    harness.enqueue("no key", &[Step::Done]).await;
+    for key in ["one", "other"] {
+        add(&harness, key, 200, Step::Done).await;
+    }
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("it has run", SOON, async || scripted.runs_of("no key") == 1).await;
+    let at = names(&scripted).iter().position(|name| name == "no key").unwrap();
+    running.abort().await;
+    assert!(at < 40, "{at} of 400 jobs with a key ran before it");
+}

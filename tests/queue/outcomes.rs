@@ -56,6 +56,28 @@ async fn every_outcome_is_recorded() {
     );
 }
 
+/// Another run may be under way, so a late run must not touch the record.
+#[tokio::test]
+async fn a_run_that_no_longer_holds_its_job_does_not_discard_it() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("late", &[Step::WaitThen(Box::new(Step::Reject))]).await;
+    let running = harness.start_worker(&scripted, FAST);
+    harness.wait_until("it runs", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running')").await;
+    harness
+        .execute(
+            "WITH other AS (
+                 INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
+                 VALUES ('other', 'millrace', 'PostgreSQL', now(), '1 hour'))
+             UPDATE apalis.jobs SET lock_by = 'other', attempts = attempts + 1",
+        )
+        .await;
+    scripted.gate.add_permits(1);
+    // It ends when the result of the late run is dropped.
+    running.stop().await;
+    assert_eq!(scripted.discarded(), []);
+    assert_eq!(harness.row("late").await.status, "Running");
+}
+
 /// What watches the runs is not in their tasks, and serves all jobs of a claim.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_handler_that_blocks_its_thread_misses_its_deadline_alone() {

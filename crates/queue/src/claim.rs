@@ -38,6 +38,9 @@ const LOST_CLAIM_WINDOW: Duration = Duration::from_secs(7);
 const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
 /// Between two looks for jobs without a key in a queue that claims only by keys. It reads all waiting jobs of the queue.
 const ADD_KEYS_EVERY: Duration = Duration::from_secs(5);
+/// In a queue with fair shares, so many claims in a row may fill all slots by keys. The next one goes by due time alone, so
+/// that jobs without a key also start. It delays the first job of a key by one claim.
+const FULL_CLAIMS_BY_KEYS: u32 = 7;
 
 /// Claims the jobs of one queue.
 pub(crate) struct Claimer {
@@ -53,6 +56,8 @@ pub(crate) struct Claimer {
     pub poll_request: Arc<Notify>,
     /// Claims by keys, if the queue shares its slots by them.
     pub keyed: Option<KeyedClaims>,
+    /// How many claims in a row have filled all slots by keys.
+    pub full_by_keys: u32,
     pub jobs: mpsc::Sender<ClaimedJob>,
     pub stop: CancellationToken,
 }
@@ -78,29 +83,35 @@ impl Claimer {
                     tracing::debug!(queue = self.queue, error = causes(&error), "could not add keys to jobs");
                 }
             }
+            // The statements above may have taken longer than the rest of the lease.
+            if !self.lease.is_valid() {
+                continue;
+            }
             let wanted = slots.num_permits();
             let started = span::is_exporting().then(SystemTime::now);
-            let jobs = match with_time_limit(self.claim(wanted)).await {
-                Ok(jobs) => jobs,
-                Err(error) => {
-                    failures += 1;
-                    counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
-                    self.status.claim_failed(self.queue, &error);
-                    if is_logged(failures) {
-                        let error = causes(&error);
-                        tracing::warn!(queue = self.queue, failures, error, "could not claim jobs; retrying");
-                    }
-                    self.sleep(Backoff::DATABASE.wait(failures)).await;
-                    continue;
-                }
-            };
-            if failures > 0 {
+            let mut jobs = Vec::new();
+            let claimed = with_time_limit(self.claim(wanted, &mut jobs)).await;
+            if failures > 0 || claimed.is_err() {
                 // A claim that failed may have lost only its response. One that hung may even be executed only now,
                 // after the database has recovered.
                 lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
             }
-            failures = 0;
-            self.status.claimed(self.queue);
+            if let Err(error) = &claimed {
+                failures += 1;
+                counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
+                self.status.claim_failed(self.queue, error);
+                if is_logged(failures) {
+                    let error = causes(error);
+                    tracing::warn!(queue = self.queue, failures, error, "could not claim jobs; retrying");
+                }
+                if jobs.is_empty() {
+                    self.sleep(Backoff::DATABASE.wait(failures)).await;
+                    continue;
+                }
+            } else {
+                failures = 0;
+                self.status.claimed(self.queue);
+            }
             let found = jobs.len();
             if let Some(started) = started.filter(|_| found > 0) {
                 Span::record_claim(self.queue, started, jobs.iter().map(|job| job.traceparent.as_deref()));
@@ -122,34 +133,32 @@ impl Claimer {
         }
     }
 
-    /// Claims up to `wanted` jobs.
-    async fn claim(&mut self, wanted: usize) -> sqlx::Result<Vec<Claimed>> {
-        let mut jobs = match &mut self.keyed {
-            Some(keyed) => keyed.claim(&self.pool, &self.worker, self.queue, wanted).await?,
-            None => Vec::new(),
-        };
-        if jobs.len() < wanted && self.keyed.as_ref().is_none_or(|keyed| !keyed.is_limited()) {
+    /// Claims up to `wanted` jobs. After an error, `jobs` has those that were claimed before it: they can run.
+    async fn claim(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<()> {
+        let is_limited = self.keyed.as_ref().is_some_and(KeyedClaims::is_limited);
+        if let Some(keyed) = &mut self.keyed
+            && (is_limited || self.full_by_keys < FULL_CLAIMS_BY_KEYS)
+        {
+            *jobs = keyed.claim(&self.pool, &self.worker, self.queue, wanted).await?;
+        }
+        self.full_by_keys = if jobs.len() < wanted { 0 } else { self.full_by_keys.saturating_add(1) };
+        if jobs.len() < wanted && !is_limited {
             let rest = wanted - jobs.len();
             let marks = self.signal.low_water.get();
             let limit = i64::try_from(rest).unwrap_or(i64::MAX);
-            match sql::claim(&self.pool, &self.worker, self.queue, marks, limit).await {
-                Ok(found) => {
-                    let due = found.iter().map(|job| (job.priority, job.due));
-                    self.signal.low_water.claimed(marks, due, found.len() == rest);
-                    jobs.extend(found);
-                }
-                Err(error) if jobs.is_empty() => return Err(error),
-                // The jobs that were claimed by their keys can run.
-                Err(error) => tracing::debug!(queue = self.queue, error = causes(&error), "could not claim more jobs"),
-            }
+            let found = sql::claim(&self.pool, &self.worker, self.queue, marks, limit).await?;
+            let due = found.iter().map(|job| (job.priority, job.due));
+            self.signal.low_water.claimed(marks, due, found.len() == rest);
+            jobs.extend(found);
         }
-        Ok(jobs)
+        Ok(())
     }
 
     /// Adds keys to jobs of a queue that claims only by keys.
     async fn add_keys(&self) -> sqlx::Result<()> {
         const BATCH: i64 = 10_000;
-        while sql::add_keys(&self.pool, self.queue, BATCH).await? == BATCH.unsigned_abs() {}
+        while !self.stop.is_cancelled() && sql::add_keys(&self.pool, self.queue, BATCH).await? == BATCH.unsigned_abs() {
+        }
         Ok(())
     }
 

@@ -32,9 +32,11 @@ use super::{
     result::{Disposition, RunResult},
     started_run::{Ended, Ending, StartedRun},
     storable::StorableText,
+    store::results::find_held,
 };
 use runtime::{
-    error::panic_message,
+    db::Pool,
+    error::{causes, panic_message},
     sabotage::{self, Bug},
     telemetry::scope::{self, Scope},
 };
@@ -58,6 +60,8 @@ struct Runner<J: Job> {
 
 /// What the runner of a job kind needs from its worker.
 pub(crate) struct RunnerParts {
+    pub pool: Pool,
+    pub worker: Arc<str>,
     pub results: mpsc::UnboundedSender<RunResult>,
     /// Cancelled when the grace period of a stop is over.
     pub give_back: CancellationToken,
@@ -218,6 +222,9 @@ impl<J: Job> Runner<J> {
 
     /// Runs [`Job::on_discard`]. The job becomes a dead letter, or a cancelled job, only if that succeeds.
     ///
+    /// A run that no longer holds its job skips it: another run may be under way, whose record this one must not change. The
+    /// result of this run is then dropped.
+    ///
     /// Boxed, so that the task of a job that is done is small.
     fn discard<'r>(
         &'r self,
@@ -230,6 +237,12 @@ impl<J: Job> Runner<J> {
                 return disposition;
             };
             let Ok(payload) = decode::<J>(&run.job.payload) else { return disposition };
+            let (ids, tokens) = ([run.job.id.clone()], [run.job.token]);
+            match find_held(&self.parts.pool, &self.parts.worker, &ids, &tokens).await {
+                Ok(held) if held.is_empty() => return disposition,
+                Ok(_) => {}
+                Err(error) => return self.retry(Failure::new(causes(&error)), failures),
+            }
             let (context, reason) = (self.context.clone(), error.to_string());
             // In a task of its own, so that a panic stays there and the deadline can abort it.
             let on_discard = scope::inherit(async move { payload.on_discard(context, reason).await });

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt::Display,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -186,6 +185,7 @@ async fn run(
             signal: Arc::default(),
             poll_request: poll_request.clone(),
             keyed: KeyedClaims::new(sharing),
+            full_by_keys: 0,
             jobs,
             stop: stop.clone(),
         };
@@ -196,6 +196,8 @@ async fn run(
         }
         in_flight.insert(queue, claimer.in_flight.clone());
         let handler = handler(RunnerParts {
+            pool: pool.clone(),
+            worker: name.clone(),
             results: results.clone(),
             give_back: shutdown.now.clone(),
             cancellations: cancellations.clone(),
@@ -239,34 +241,36 @@ async fn run(
         deferred: DeferredWrites::default(),
         counts: report.counts.clone(),
     };
-    let written = tokio::spawn(acknowledger.run(results_out));
+    background.spawn(acknowledger.run(results_out));
     tracing::info!(worker = &*name, "worker started");
 
-    let failed = join_engines(engines, &stop).await;
-    let stopping = Instant::now();
-    tokio::spawn(async move {
-        tokio::time::sleep(LAST_WRITES).await;
-        abandon.cancel();
-    });
-    let _ = written.await;
-    while background.join_next().await.is_some() {}
+    let engines = async {
+        let failed = join_parts(engines, &stop, |ended| ended.err().map(|error| error.to_string())).await;
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_WRITES).await;
+            abandon.cancel();
+        });
+        (failed, Instant::now())
+    };
+    let ((engine_failed, stopping), failed) = tokio::join!(engines, join_parts(background, &stop, |()| None));
     pool.close().await;
     tracing::info!(worker = &*name, up = ?started.elapsed(), last_writes = ?stopping.elapsed(), "worker stopped");
-    failed.map_or(Ok(()), Err)
+    engine_failed.or(failed).map_or(Ok(()), Err)
 }
 
-/// Waits for the engines of all queues. If one ends before the stop, all are stopped and the error is returned: a
-/// partly running worker would keep jobs that it cannot finish. A supervisor restarts the process.
-async fn join_engines<E: Display + 'static>(
-    mut engines: JoinSet<Result<(), E>>,
+/// Waits for parts of the worker. If one ends before the stop, all are stopped and the error is returned: a partly running
+/// worker would keep jobs that it cannot finish. A supervisor restarts the process.
+async fn join_parts<T: 'static>(
+    mut parts: JoinSet<T>,
     stop: &CancellationToken,
+    error_of: impl Fn(T) -> Option<String>,
 ) -> Option<Error> {
     let mut failed = None;
-    while let Some(ended) = engines.join_next().await {
-        let problem = match ended {
-            Ok(Ok(())) if stop.is_cancelled() => continue,
-            Ok(Ok(())) => "a queue stopped by itself".to_owned(),
-            Ok(Err(error)) => error.to_string(),
+    while let Some(ended) = parts.join_next().await {
+        let problem = match ended.map(&error_of) {
+            Ok(None) if stop.is_cancelled() => continue,
+            Ok(None) => "it stopped by itself".to_owned(),
+            Ok(Some(error)) => error,
             Err(error) => error.to_string(),
         };
         tracing::error!(problem, "a part of the worker failed; stopping the worker");
@@ -274,4 +278,31 @@ async fn join_engines<E: Display + 'static>(
         failed = Some(Error::Internal(problem));
     }
     failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_before_the_stop_stops_the_worker() {
+        for panics in [true, false] {
+            let stop = CancellationToken::new();
+            let mut parts = JoinSet::new();
+            parts.spawn(stop.clone().cancelled_owned());
+            parts.spawn(async move { assert!(!panics, "a fault") });
+            let failed = join_parts(parts, &stop, |()| None).await.map(|error| error.to_string()).unwrap_or_default();
+            let expected = if panics { "panicked" } else { "it stopped by itself" };
+            assert!(stop.is_cancelled() && failed.contains(expected), "{failed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_that_end_at_the_stop_are_no_failure() {
+        let stop = CancellationToken::new();
+        let mut parts = JoinSet::new();
+        parts.spawn(stop.clone().cancelled_owned());
+        stop.cancel();
+        assert!(join_parts(parts, &stop, |()| None).await.is_none());
+    }
 }
