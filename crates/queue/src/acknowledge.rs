@@ -133,9 +133,7 @@ impl Acknowledger {
             };
             match written {
                 Ok(written) => self.finish_write(part, &written, maybe_written),
-                Err(error) if is_refusal(&error) || may_be_of_one_row(&error) => {
-                    self.split_refused(part, &mut parts, &error);
-                }
+                Err(error) if may_be_of_one_row(&error) => self.split_refused(part, &mut parts, &error),
                 Err(error) if skip_locked && is_without_effect(&error) => {
                     let error = causes(&error);
                     tracing::warn!(
@@ -179,7 +177,7 @@ impl Acknowledger {
                     self.deferred.results.fetch_sub(before - waiting.len(), Ordering::Relaxed);
                     self.release(&ended, &written, maybe_written);
                 }
-                Err(error) if waiting.len() > 1 && (is_refusal(&error) || may_be_of_one_row(&error)) => {
+                Err(error) if waiting.len() > 1 && may_be_of_one_row(&error) => {
                     let half = waiting.split_off(waiting.len() / 2);
                     self.spawn(half, maybe_written);
                 }

@@ -38,9 +38,6 @@ const LOST_CLAIM_WINDOW: Duration = Duration::from_secs(7);
 const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
 /// Between two looks for jobs without a key in a queue that claims only by keys. It reads all waiting jobs of the queue.
 const ADD_KEYS_EVERY: Duration = Duration::from_secs(5);
-/// In a queue with fair shares, so many claims in a row may fill all slots by keys. The next one goes by due time alone, so
-/// that jobs without a key also start. It delays the first job of a key by one claim.
-const FULL_CLAIMS_BY_KEYS: u32 = 7;
 
 /// Claims the jobs of one queue.
 pub(crate) struct Claimer {
@@ -56,8 +53,6 @@ pub(crate) struct Claimer {
     pub poll_request: Arc<Notify>,
     /// Claims by keys, if the queue shares its slots by them.
     pub keyed: Option<KeyedClaims>,
-    /// How many claims in a row have filled all slots by keys.
-    pub full_by_keys: u32,
     pub jobs: mpsc::Sender<ClaimedJob>,
     pub stop: CancellationToken,
 }
@@ -91,11 +86,6 @@ impl Claimer {
             let started = span::is_exporting().then(SystemTime::now);
             let mut jobs = Vec::new();
             let claimed = with_time_limit(self.claim(wanted, &mut jobs)).await;
-            if failures > 0 || claimed.is_err() {
-                // A claim that failed may have lost only its response. One that hung may even be executed only now,
-                // after the database has recovered.
-                lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
-            }
             if let Err(error) = &claimed {
                 failures += 1;
                 counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
@@ -109,8 +99,15 @@ impl Claimer {
                     continue;
                 }
             } else {
-                failures = 0;
                 self.status.claimed(self.queue);
+            }
+            if failures > 0 {
+                // A claim that failed may have lost only its response. One that hung may even be executed only now,
+                // after the database has recovered.
+                lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
+            }
+            if claimed.is_ok() {
+                failures = 0;
             }
             let found = jobs.len();
             if let Some(started) = started.filter(|_| found > 0) {
@@ -135,14 +132,10 @@ impl Claimer {
 
     /// Claims up to `wanted` jobs. After an error, `jobs` has those that were claimed before it: they can run.
     async fn claim(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<()> {
-        let is_limited = self.keyed.as_ref().is_some_and(KeyedClaims::is_limited);
-        if let Some(keyed) = &mut self.keyed
-            && (is_limited || self.full_by_keys < FULL_CLAIMS_BY_KEYS)
-        {
+        if let Some(keyed) = &mut self.keyed {
             *jobs = keyed.claim(&self.pool, &self.worker, self.queue, wanted).await?;
         }
-        self.full_by_keys = if jobs.len() < wanted { 0 } else { self.full_by_keys.saturating_add(1) };
-        if jobs.len() < wanted && !is_limited {
+        if jobs.len() < wanted && self.keyed.as_ref().is_none_or(|keyed| !keyed.is_limited()) {
             let rest = wanted - jobs.len();
             let marks = self.signal.low_water.get();
             let limit = i64::try_from(rest).unwrap_or(i64::MAX);
@@ -157,7 +150,9 @@ impl Claimer {
     /// Adds keys to jobs of a queue that claims only by keys.
     async fn add_keys(&self) -> sqlx::Result<()> {
         const BATCH: i64 = 10_000;
-        while !self.stop.is_cancelled() && sql::add_keys(&self.pool, self.queue, BATCH).await? == BATCH.unsigned_abs() {
+        let mut added = BATCH.unsigned_abs();
+        while added == BATCH.unsigned_abs() && !self.stop.is_cancelled() {
+            added = sql::add_keys(&self.pool, self.queue, BATCH).await?;
         }
         Ok(())
     }

@@ -33,9 +33,15 @@ pub(crate) struct Sharing {
     pub per_key: Option<u32>,
 }
 
+/// In a queue with fair shares, so many claims in a row may fill all slots by keys. The next one goes by due time alone, so
+/// that jobs without a key also start. It delays the first job of a key by one claim.
+const FULL_CLAIMS: u32 = 7;
+
 /// The claims of a queue with keys.
 pub(crate) struct KeyedClaims {
     sharing: Sharing,
+    /// How many claims in a row have filled all slots.
+    full_claims: u32,
     /// For each priority, the key after which the next walk begins.
     after: [i64; 3],
 }
@@ -43,7 +49,7 @@ pub(crate) struct KeyedClaims {
 impl KeyedClaims {
     /// `None` if the queue does not share its slots by keys.
     pub(crate) fn new(sharing: Sharing) -> Option<Self> {
-        (sharing != Sharing::default()).then_some(Self { sharing, after: [START; 3] })
+        (sharing != Sharing::default()).then_some(Self { sharing, full_claims: 0, after: [START; 3] })
     }
 
     /// Whether each key has a limit. Jobs without a key are then found by [`claim::add_keys`].
@@ -71,6 +77,10 @@ impl KeyedClaims {
         queue: &str,
         slots: usize,
     ) -> sqlx::Result<Vec<Claimed>> {
+        let full_claims = std::mem::take(&mut self.full_claims);
+        if full_claims == FULL_CLAIMS && !self.is_limited() {
+            return Ok(Vec::new());
+        }
         let most = slots.clamp(MIN_KEYS, MAX_KEYS);
         let mut keys = claim::find_keys(pool, queue, self.after, most as i64, self.is_limited()).await?;
         keys.sort_unstable_by_key(|key| (Reverse(key.priority), key.key));
@@ -100,6 +110,9 @@ impl KeyedClaims {
             None => claim::claim_shares(once(pool), worker, queue, &shares, None, limit).await?,
         };
         let is_full = jobs.len() >= slots;
+        if is_full {
+            self.full_claims = full_claims.saturating_add(1);
+        }
         let before = self.after;
         // Every key of the walk had its turn, unless the slots were used up. Then the next walk begins after the last key that
         // got one, so that it is the turn of the others.

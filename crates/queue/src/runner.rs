@@ -237,15 +237,15 @@ impl<J: Job> Runner<J> {
                 return disposition;
             };
             let Ok(payload) = decode::<J>(&run.job.payload) else { return disposition };
+            let (pool, worker) = (self.parts.pool.clone(), self.parts.worker.clone());
             let (ids, tokens) = ([run.job.id.clone()], [run.job.token]);
-            match find_held(&self.parts.pool, &self.parts.worker, &ids, &tokens).await {
-                Ok(held) if held.is_empty() => return disposition,
-                Ok(_) => {}
-                Err(error) => return self.retry(Failure::new(causes(&error)), failures),
-            }
             let (context, reason) = (self.context.clone(), error.to_string());
             // In a task of its own, so that a panic stays there and the deadline can abort it.
-            let on_discard = scope::inherit(async move { payload.on_discard(context, reason).await });
+            let on_discard = scope::inherit(async move {
+                let held = find_held(&pool, &worker, &ids, &tokens).await;
+                let held = held.map_err(|error| Failure::new(causes(&error)))?;
+                if held.is_empty() { Ok(()) } else { payload.on_discard(context, reason).await }
+            });
             let mut task = tokio::spawn(run.trace.attach_to(on_discard));
             let _end = AbortOnDrop(task.abort_handle());
             let ended = tokio::select! {

@@ -185,7 +185,6 @@ async fn run(
             signal: Arc::default(),
             poll_request: poll_request.clone(),
             keyed: KeyedClaims::new(sharing),
-            full_by_keys: 0,
             jobs,
             stop: stop.clone(),
         };

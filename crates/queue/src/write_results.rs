@@ -101,8 +101,8 @@ pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
         && !writable::is_out_of_ids(error)
 }
 
-/// Whether a write may fail because of one of its rows, for a reason that is neither temporary nor known to be a refusal.
-/// The rows are then written apart, so that the others are not delayed. Class 42 is about tables and rights, not rows.
+/// Whether a write may fail because of one of its rows: it is refused, or fails for a reason that is not temporary. The rows
+/// are then written apart, so that the others are not delayed. Class 42 is about tables and rights, not rows.
 pub(crate) fn may_be_of_one_row(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| !code.starts_with("42")) && !is_temporary(error)
