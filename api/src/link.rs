@@ -22,3 +22,19 @@ pub(crate) fn link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     }
     link
 }
+
+/// The `Link` header for the next page: a path with these parameters.
+pub(crate) fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    format!("<{}>; rel=\"next\"", link(path, parameters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_link_repeats_the_given_parameters() {
+        let parameters = [("queue", Some("a_b")), ("state", None), ("error", Some("50 % \u{e9}&x>"))];
+        assert_eq!(next_link("/jobs", &parameters), "</jobs?queue=a_b&error=50%20%25%20%C3%A9%26x%3E>; rel=\"next\"");
+    }
+}

@@ -5,7 +5,10 @@ use std::marker::PhantomData;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use poem_openapi::registry::MetaSchema;
 
-use crate::validation::{FieldError, Integer, QueryValue, integer_schema};
+use crate::{
+    link,
+    validation::{FieldError, Integer, QueryValue, integer_schema},
+};
 
 /// The alphabet of URL-safe base64.
 const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -99,9 +102,8 @@ pub(crate) fn next_link<T, const BYTES: usize>(
         return None;
     }
     found.truncate(limit);
-    let cursor = encode(cursor(found.last()?));
-    let separator = if path.contains('?') { '&' } else { '?' };
-    Some(format!("<{path}{separator}limit={limit}&cursor={cursor}>; rel=\"next\""))
+    let (limit, cursor) = (limit.to_string(), encode(cursor(found.last()?)));
+    Some(link::next_link(path, &[("limit", Some(&limit)), ("cursor", Some(&cursor))]))
 }
 
 #[cfg(test)]

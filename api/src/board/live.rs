@@ -4,7 +4,7 @@
 //! slowly misses snapshots: only the newest one is kept.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use futures_util::{
     stream::{self, Stream},
 };
 use hyper::body::Bytes;
+use runtime::mutex::lock;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -78,7 +79,7 @@ impl Snapshots {
     }
 
     fn subscribe(&self) -> watch::Receiver<Bytes> {
-        let mut is_polling = self.0.is_polling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_polling = lock(&self.0.is_polling);
         let watcher = self.0.newest.subscribe();
         if !*is_polling {
             *is_polling = true;
@@ -104,7 +105,7 @@ impl Snapshots {
 
     /// Whether the task goes on. A watcher that comes later starts a new one.
     fn is_watched(&self) -> bool {
-        let mut is_polling = self.0.is_polling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_polling = lock(&self.0.is_polling);
         *is_polling = self.0.newest.receiver_count() > 0 && !self.0.draining.is_cancelled();
         *is_polling
     }

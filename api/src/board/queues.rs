@@ -42,7 +42,7 @@ struct QueuePage {
 pub(super) async fn show(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
     let operator = state.operator();
     let (queue, actions) =
-        tokio::join!(load("queue", operator.queue_overview(name)), load("actions", operator.actions(name, ACTIONS)),);
+        tokio::join!(load("queue", operator.queue_overview(name)), load("actions", operator.actions(name, ACTIONS)));
     let chrome = visit.chrome(name, "/board", format::command("queues show", &[("", Some(name))]));
     page::render(&QueuePage { chrome, name: name.to_owned(), queue, actions })
 }

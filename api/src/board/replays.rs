@@ -97,7 +97,7 @@ pub(super) async fn show(state: &State, visit: &Visit, text: &str) -> Result<Res
     let id = parse(text)?;
     let (operator, target) = (state.operator(), id.to_string());
     let (replay, actions) =
-        tokio::join!(load("replay", operator.find_replay(id)), load("actions", operator.actions(&target, PAGE)),);
+        tokio::join!(load("replay", operator.find_replay(id)), load("actions", operator.actions(&target, PAGE)));
     let replay = replay.transpose().ok_or_else(|| not_found("replay", text))?;
     let chrome = visit.chrome("Replay", PATH, format::command("replays show", &[("", Some(&target))]));
     page::render(&ReplayPage { chrome, id, replay, actions })

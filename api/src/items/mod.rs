@@ -11,6 +11,7 @@ use crate::{
     auth::{self, Bearer},
     context::Context,
     entity_tag,
+    link::next_link,
     middleware::correlation,
     page::{Limit, Skip},
     problem::{Failure, Problem, errors},
@@ -106,8 +107,10 @@ impl ItemsApi {
         let page = self.items.list(skip, limit.into()).await?;
         let items: Vec<Item> = page.items.iter().map(Item::from).collect();
         let shown = skip.saturating_add(i64::try_from(items.len()).unwrap_or(i64::MAX));
-        let next = (!items.is_empty() && shown < page.total)
-            .then(|| format!("</api/v1/items?skip={shown}&limit={limit}>; rel=\"next\""));
+        let next = (!items.is_empty() && shown < page.total).then(|| {
+            let (skip, limit) = (shown.to_string(), limit.to_string());
+            next_link("/api/v1/items", &[("skip", Some(&skip)), ("limit", Some(&limit))])
+        });
         Ok(ListResponse::Ok(Json::new(&items)?, page.total, next))
     }
 

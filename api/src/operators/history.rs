@@ -4,14 +4,11 @@ use poem_openapi::{OpenApi, param::Path};
 
 use super::{
     HistoryApi, check_name, not_found,
-    wire::{
-        Action, Found, Timeline,
-        input::{TextParam, next_link},
-        json,
-    },
+    wire::{Action, Found, Timeline, input::TextParam, json},
 };
 use crate::{
     auth::Viewer,
+    link::next_link,
     page::Limit,
     problem::{Failure, errors},
     tags::Tag,

@@ -14,13 +14,14 @@ use super::{
     wire::{
         ActedResponse,
         filter::{AgeParam, Cancelling, Runs},
-        input::{JobReplay, Reason, TextParam, next_link},
+        input::{JobReplay, Reason, TextParam},
         jobs::{CancelledJobs, CancelledView, Job, JobDetails, JobView, Why},
         json,
     },
 };
 use crate::{
     auth::{Admin, Viewer},
+    link::next_link,
     page::Limit,
     problem::{Failure, errors},
     tags::Tag,

@@ -9,13 +9,14 @@ use super::{
     actor::Actor,
     conflict, not_found,
     wire::{
-        input::{Reason, next_link},
+        input::Reason,
         json,
         replays::{Replay, ReplayId},
     },
 };
 use crate::{
     auth::{Admin, Viewer},
+    link::next_link,
     page::Limit,
     problem::{Failure, Problem, errors},
     tags::Tag,

@@ -10,14 +10,14 @@ use super::{
     check_name, conflict, not_found,
     wire::{
         ActedResponse,
-        input::{Reason, next_link},
+        input::Reason,
         json,
         schedules::{Fire, Schedule},
     },
 };
 use crate::{
     auth::{Admin, Viewer},
-    link::encoded,
+    link::{encoded, next_link},
     page::Limit,
     problem::{Failure, Problem, errors},
     tags::Tag,

@@ -8,13 +8,14 @@ use super::{
     check_name, not_found,
     wire::{
         ActedResponse,
-        input::{Reason, TextParam, next_link},
+        input::{Reason, TextParam},
         json,
         workers::{Worker, WorkerDetails, WorkerLimit, WorkerView},
     },
 };
 use crate::{
     auth::{Admin, Viewer},
+    link::next_link,
     problem::{Failure, errors},
     tags::Tag,
     validation::{AllValid, Body, Query},

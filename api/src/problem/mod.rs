@@ -6,7 +6,7 @@ use std::{
     borrow::Cow,
     fmt,
     marker::PhantomData,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -20,7 +20,7 @@ use poem_openapi::{
     error::ParsePathError,
     registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
 };
-use runtime::error::Error;
+use runtime::{error::Error, mutex::lock};
 use serde::Serialize;
 
 use self::log_throttle::LogThrottle;
@@ -149,7 +149,7 @@ impl Problem {
             }
             Some(cause) => {
                 static THROTTLE: Mutex<LogThrottle> = Mutex::new(LogThrottle::new());
-                let mut throttle = THROTTLE.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut throttle = lock(&THROTTLE);
                 let suppressed = throttle.register(cause, Instant::now());
                 drop(throttle);
                 match suppressed {

@@ -5,13 +5,14 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use jobs::{bench, transactions::process::ProcessTransaction};
 use queue::Job;
+use runtime::mutex::lock;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -174,7 +175,7 @@ async fn send(address: SocketAddr, idle: Idle, body: String, due: Instant) -> Re
 }
 
 async fn post(address: SocketAddr, idle: &Idle, body: &str, due: Instant) -> Result<Try> {
-    let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let kept = lock(idle).pop();
     let exchange = async {
         if let Some(mut connection) = kept
             && let Ok(response) = connection.post(PATH, JSON, body).await
@@ -190,6 +191,6 @@ async fn post(address: SocketAddr, idle: &Idle, body: &str, due: Instant) -> Res
         tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.context("a response timed out")??;
     let retry_after = response.header("retry-after").and_then(|seconds| seconds.parse().ok());
     let seen = Try { status: response.status, retry_after, time: due.elapsed() };
-    idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    lock(idle).push(connection);
     Ok(seen)
 }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use anyhow::Result;
+use runtime::mutex::lock;
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
@@ -63,7 +64,7 @@ impl Receivers {
     }
 
     fn received(&self) -> MutexGuard<'_, HashMap<String, Duration>> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.received)
     }
 
     /// How many transactions whose id begins with `series` have arrived.
@@ -102,7 +103,7 @@ async fn serve(mut stream: TcpStream, received: Option<Received>) -> Result<()> 
         match &received {
             Some(received) => {
                 let (id, delay) = read_callback(&input[head..])?;
-                received.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(delay);
+                lock(received).entry(id).or_insert(delay);
             }
             None => tokio::time::sleep(HANGS).await,
         }

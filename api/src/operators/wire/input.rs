@@ -11,7 +11,6 @@ use queue::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    link::link,
     schema::any_of,
     validation::{
         Choice, FieldError, Flag, Integer, QueryValue, Text, ValidationError, Value, VisibleText, number_from_json,
@@ -60,11 +59,6 @@ impl Choice for State {
     fn name(self) -> &'static str {
         self.as_str()
     }
-}
-
-/// Builds the `Link` header for the next page: a path with these parameters.
-pub(crate) fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
-    format!("<{}>; rel=\"next\"", link(path, parameters))
 }
 
 /// The end of a pause.
@@ -303,12 +297,6 @@ pub(crate) struct Discarding {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_next_link_repeats_the_given_parameters() {
-        let parameters = [("queue", Some("a_b")), ("state", None), ("error", Some("50 % \u{e9}&x>"))];
-        assert_eq!(next_link("/jobs", &parameters), "</jobs?queue=a_b&error=50%20%25%20%C3%A9%26x%3E>; rel=\"next\"");
-    }
 
     #[test]
     fn rates_and_shares_have_bounds() {

@@ -130,7 +130,7 @@ impl CoinGecko {
         let chart = format!("coins/{asset}/market_chart");
         let path = match interval {
             Interval::Daily => {
-                // So many days have the point of today, and one less of earlier days.
+                // N days have N points: the one of today at 00:00, and those of the N - 1 days before.
                 let days = (Interval::Daily.bucket(now) - Interval::Daily.bucket(first)).whole_days() + 1;
                 let days = days.clamp(1, self.reach);
                 format!("{chart}?vs_currency={currency}&days={days}&interval=daily")
