@@ -83,7 +83,7 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     sqlx::query(died).execute(&pool).await.unwrap();
     let filter = [&filter[..], &["--error", "refused"]].concat();
     let dry_run = run_json(&database, &[&filter[..], &["--dry-run"]].concat()).await;
-    assert_eq!((dry_run.as_array().unwrap().len(), &dry_run[0]["result"]), (1, &Value::from("would be replayed")));
+    assert_eq!((&dry_run["count"], &dry_run["samples"][0]["id"]), (&1.into(), &Value::from(&*second)), "{dry_run}");
     assert_eq!(status(&pool, &second).await.0, "FAILED", "a dry run changes nothing");
     let replayed = run_json(&database, &[&filter[..], &REASON].concat()).await;
     assert_eq!((replayed.as_array().unwrap().len(), &replayed[0]["id"]), (1, &Value::from(&*second)));
@@ -94,6 +94,42 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     for job in [&first, &second] {
         eventually("the transaction is processed", SOON, async || status(&pool, job).await.0 == "PROCESSED").await;
     }
+}
+
+#[tokio::test]
+async fn a_bulk_dry_run_prints_the_number_and_five_samples() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    for (queue, status, replays) in [("waiting", "Pending", 0), ("dead", "Killed", 0), ("often", "Killed", 2)] {
+        let insert = "INSERT INTO apalis.jobs (id, job_type, job, status, replays, run_at, done_at)
+                      SELECT $1 || n, $1, '{}', $2, CASE WHEN n < 3 THEN $3 ELSE 0 END, now() + interval '1 hour',
+                             CASE $2 WHEN 'Killed' THEN now() END
+                      FROM generate_series(1, 7) AS n";
+        sqlx::query(insert).bind(queue).bind(status).bind(replays).execute(&pool).await.unwrap();
+    }
+    for (arguments, selected, result) in [
+        (["jobs", "cancel", "--queue", "waiting"], "7 jobs", "7 of them would be cancelled."),
+        (["jobs", "replay", "--queue", "dead"], "7 dead jobs", "7 of them would be replayed."),
+        (["jobs", "replay", "--queue", "often"], "7 dead jobs", "5 of them would be replayed."),
+        (["dead", "replay", "--queue", "dead"], "7 dead letters", "Would replay 7 of them"),
+        (["dead", "discard", "--queue", "dead"], "7 dead letters", "Would discard 7 of them."),
+    ] {
+        let dry_run = [&arguments[..], &["--dry-run"]].concat();
+        let (succeeded, log) = run(&database, &dry_run).await;
+        assert!(succeeded && log.starts_with(&format!("Selected: {selected}. The oldest:\n")), "{dry_run:?}: {log}");
+        let samples = log.lines().filter(|line| line.starts_with(&format!("  {}", arguments[3]))).count();
+        assert!(samples == 5 && log.contains(result), "{dry_run:?}: {log}");
+        let counted = run_json(&database, &dry_run).await;
+        assert_eq!((&counted["count"], counted["samples"].as_array().unwrap().len()), (&7.into(), 5), "{dry_run:?}");
+    }
+    let often = ["jobs", "replay", "--queue", "often", "--dry-run"];
+    let (_, log) = run(&database, &often).await;
+    assert!(log.contains("2 of them were already replayed twice or more"), "{log}");
+    let (_, log) = run(&database, &[&often[..], &["--include-replayed"]].concat()).await;
+    assert!(log.contains("7 of them would be replayed.") && !log.contains("twice"), "{log}");
+    let (succeeded, log) = run(&database, &["jobs", "replay", "--queue", "unknown", "--dry-run"]).await;
+    assert_eq!((succeeded, &*log), (true, "Selected: 0 dead jobs.\n0 of them would be replayed."));
+    assert_eq!(run_json(&database, &["audit"]).await, Value::Array(Vec::new()), "a dry run changes nothing");
 }
 
 #[tokio::test]

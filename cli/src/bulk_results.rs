@@ -1,6 +1,10 @@
-//! Operations on many jobs, whose results are printed one by one: after Ctrl-C an operator sees how far they got.
+//! Operations on many jobs, whose results are printed one by one: after Ctrl-C an operator sees how far they got. Also
+//! what their dry runs print.
+
+use std::fmt::Display;
 
 use anyhow::{Result, bail};
+use queue::status::JobStatus;
 use runtime::{
     error::Error,
     shutdown::{GRACE, Shutdown},
@@ -56,4 +60,16 @@ pub(crate) async fn change_each(
         bail!("{failed} of {total} jobs were not changed: see their results");
     }
     Ok(())
+}
+
+/// The number of selected jobs, and samples of them. `noun` is what they are, such as `dead letters`.
+pub(crate) fn describe_selection(count: impl Display, is_capped: bool, noun: &str, samples: &[JobStatus]) -> String {
+    let at_least = if is_capped { "at least " } else { "" };
+    let oldest = if samples.is_empty() { "" } else { " The oldest:" };
+    let mut text = format!("Selected: {at_least}{count} {noun}.{oldest}\n");
+    for job in samples {
+        let error = one_line(job.last_error.as_deref().unwrap_or("no error is recorded"), 200);
+        text.push_str(&format!("  {}  {}  {} runs  {error}\n", one_line(&job.id, 60), job.state.as_str(), job.runs));
+    }
+    text
 }

@@ -8,7 +8,7 @@ use queue::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::output::{one_line, shell_quote};
+use crate::{bulk_results::describe_selection, output::shell_quote};
 
 /// The options that select dead letters.
 #[derive(Args)]
@@ -55,13 +55,7 @@ pub(super) async fn select(operator: &Operator, selection: &Selection) -> Result
 
 /// The number of selected dead letters, and five samples.
 pub(super) fn describe(selected: &Selected) -> String {
-    let at_least = if selected.is_capped { "at least " } else { "" };
-    let mut text = format!("Selected: {at_least}{} dead letters. The oldest:\n", selected.count);
-    for job in &selected.samples {
-        let error = one_line(job.last_error.as_deref().unwrap_or("no error is recorded"), 200);
-        text.push_str(&format!("  {}  {} runs  {error}\n", one_line(&job.id, 60), job.runs));
-    }
+    let text = describe_selection(selected.count, selected.is_capped, "dead letters", &selected.samples);
     let counted_at = selected.counted_at.format(&Rfc3339).unwrap_or_default();
-    text.push_str(&format!("To take no jobs that die later, add --died-before {counted_at}\n"));
-    text
+    text + &format!("To take no jobs that die later, add --died-before {counted_at}\n")
 }

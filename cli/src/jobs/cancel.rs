@@ -11,9 +11,9 @@ use queue::{
 
 use super::filter::FilterArguments;
 use crate::{
-    bulk_results::change_each,
+    bulk_results::{change_each, describe_selection},
     operator::{order, parse_reason},
-    output::{one_line, print, print_json},
+    output::print_value,
 };
 
 /// The options of `millrace jobs cancel`.
@@ -59,7 +59,7 @@ pub(super) async fn cancel(operator: &Operator, arguments: Arguments, json: bool
     }
     let selected = operator.select_live(&filter, None).await?;
     let Some(order) = order else {
-        return if json { print_json(&selected) } else { print(&describe(&selected, limit)) };
+        return print_value(json, &selected, || describe(&selected, limit));
     };
     let ids: Vec<String> = selected.ids.into_iter().take(limit as usize).collect();
     let result = cancel_each(operator, &ids, Some(&order), json).await;
@@ -89,14 +89,9 @@ async fn cancel_each(operator: &Operator, ids: &[String], order: Option<&Order>,
     .await
 }
 
-/// The number of selected jobs, and five of them.
+/// The number of selected jobs, five of them, and how many would be cancelled.
 fn describe(selected: &LiveJobs, limit: u32) -> String {
-    let at_least = if selected.is_capped { "at least " } else { "" };
     let takes = selected.count.min(limit as usize);
-    let mut text = format!("Selected: {at_least}{} jobs. The oldest:\n", selected.count);
-    for job in &selected.samples {
-        let error = one_line(job.last_error.as_deref().unwrap_or("no error is recorded"), 200);
-        text.push_str(&format!("  {}  {}  {} runs  {error}\n", one_line(&job.id, 60), job.state.as_str(), job.runs));
-    }
+    let text = describe_selection(selected.count, selected.is_capped, "jobs", &selected.samples);
     text + &format!("{takes} of them would be cancelled.\n")
 }

@@ -3,18 +3,13 @@
 mod cancel;
 mod filter;
 mod list;
+mod replay;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use queue::{
-    Operator,
-    operator::replays::REPLAYS_WITHOUT_ASKING,
-    status::{JobDetails, JobStatus, Replayed, State},
-};
-use runtime::error::Error;
+use queue::status::{JobDetails, JobStatus};
 
 use crate::{
-    bulk_results::change_each,
     operator::{connect, order, parse_reason},
     output::{format_duration, format_time, one_line, print, print_json},
 };
@@ -61,25 +56,7 @@ enum Command {
     ///
     /// What a job changed when it was given up is undone: a FAILED transaction is PROCESSING again. A job that is named by
     /// its id may also be a cancelled one; --queue selects only dead jobs.
-    Replay {
-        #[arg(required_unless_present = "queue", conflicts_with = "queue")]
-        ids: Vec<String>,
-        /// Replay all dead jobs of this queue
-        #[arg(long)]
-        queue: Option<String>,
-        /// Replay only jobs whose last error contains this text
-        #[arg(long, requires = "queue")]
-        error: Option<String>,
-        /// Also replay jobs that were already replayed twice or more
-        #[arg(long)]
-        include_replayed: bool,
-        /// Print the selected jobs, and replay none of them
-        #[arg(long)]
-        dry_run: bool,
-        /// The reason, shown to other operators
-        #[arg(long, required_unless_present = "dry_run", value_parser = parse_reason)]
-        reason: Option<String>,
-    },
+    Replay(replay::Arguments),
 }
 
 /// What is shown instead of a payload that is not opened.
@@ -108,46 +85,8 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
             if json { print_json(&job) } else { print(&details(&job, payload)?) }
         }
         Command::Cancel(arguments) => cancel::cancel(&operator, arguments, json).await,
-        Command::Replay { ids, queue, error, include_replayed, dry_run, reason } => {
-            let order = if dry_run { None } else { Some(order(reason.as_deref().unwrap_or_default())?) };
-            let ids = match queue {
-                None => ids,
-                Some(queue) => {
-                    let dead = operator.dead(&queue, error.as_deref()).await?;
-                    dead.into_iter().map(|job| job.id).collect()
-                }
-            };
-            change_each(json, &ids, async |id| {
-                let replayed = match (&order, include_replayed) {
-                    (None, _) => would_replay(&operator, id, include_replayed).await,
-                    (Some(order), true) => operator.replay_again(id, order).await,
-                    (Some(order), false) => operator.replay(id, order).await,
-                };
-                Ok(match replayed? {
-                    Replayed::Replayed if dry_run => ("would be replayed", true),
-                    Replayed::Replayed => ("replayed", true),
-                    Replayed::NotDead => ("not dead", false),
-                    Replayed::KeyTaken => ("not replayed: another job with the same key is waiting or running", false),
-                    Replayed::ReplayedBefore => {
-                        ("not replayed: it was already replayed twice or more; add --include-replayed", false)
-                    }
-                    Replayed::NotFound => ("not found", false),
-                })
-            })
-            .await
-        }
+        Command::Replay(arguments) => replay::replay(&operator, arguments, json).await,
     }
-}
-
-async fn would_replay(operator: &Operator, id: &str, include_replayed: bool) -> Result<Replayed, Error> {
-    Ok(match operator.show(id).await?.map(|details| (details.job.state, details.replays)) {
-        None => Replayed::NotFound,
-        Some((State::Dead | State::Cancelled, replays)) if include_replayed || replays < REPLAYS_WITHOUT_ASKING => {
-            Replayed::Replayed
-        }
-        Some((State::Dead | State::Cancelled, _)) => Replayed::ReplayedBefore,
-        Some(_) => Replayed::NotDead,
-    })
 }
 
 fn format_due(job: &JobStatus) -> String {
