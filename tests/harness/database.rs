@@ -28,15 +28,21 @@ pub(crate) struct TestDatabase {
     pub name: String,
 }
 
-/// Creates a database. It is removed some time after the returned value is dropped.
+/// Creates a migrated database. It is removed some time after the returned value is dropped.
 pub(crate) async fn fresh() -> TestDatabase {
     super::process::install_tls();
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
     let template = template().await;
+    // A file copy does not log every page: 11 ms instead of 30 ms.
+    create(&format!("TEMPLATE {template} STRATEGY file_copy")).await
+}
+
+/// Creates a database with these options of `CREATE DATABASE`. It is removed like that of [`fresh`].
+pub(crate) async fn create(options: &str) -> TestDatabase {
+    super::process::install_tls();
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("test_{}_{}", *OWNER, NEXT.fetch_add(1, Ordering::Relaxed));
     let mut postgres = connect().await;
-    // A file copy does not log every page: 11 ms instead of 30 ms.
-    execute(&mut postgres, &format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")).await;
+    execute(&mut postgres, &format!("CREATE DATABASE {name} {options}")).await;
     let url = cluster::server().await.url(&name);
     drop(postgres.close().await);
     TestDatabase { url, name }

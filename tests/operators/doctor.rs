@@ -211,6 +211,18 @@ async fn the_exit_status_is_the_worst_finding(url: &str) {
 }
 
 #[tokio::test]
+async fn an_encoding_other_than_utf8_is_an_error() {
+    let options = "ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
+    let ascii = crate::harness::database::create(options).await;
+    let mut doctor = Process::start(&["doctor"], &[("DATABASE_URL", &ascii.url)]);
+    assert_eq!(doctor.wait_for_exit(SOON).await.code(), Some(2), "{}", doctor.log());
+    let expected = format!("encoding-not-utf8: the database {} has the encoding SQL_ASCII", ascii.name);
+    assert!(doctor.log().contains(&expected), "{}", doctor.log());
+    let fix = "fix: CREATE DATABASE millrace ENCODING 'UTF8' TEMPLATE template0";
+    assert!(doctor.log().contains(fix), "{}", doctor.log());
+}
+
+#[tokio::test]
 async fn what_other_sessions_do_is_found() {
     let server = Server::start().await;
     let url = server.create("busy").await;

@@ -1,4 +1,5 @@
-//! `migrate` refuses the database of another program before it writes anything. It accepts an empty database and its own.
+//! `migrate` refuses the database of another program, or in another encoding, before it writes anything. It accepts an
+//! empty database and its own.
 
 use std::time::Duration;
 
@@ -71,6 +72,25 @@ async fn a_foreign_database_is_refused_before_anything_is_written() {
             assert!(log.contains("neither empty nor Millrace's") && log.contains(&database.name), "{case}: {log}");
         }
         assert_eq!(object_names(&pool).await, before, "{case}: nothing was written");
+    }
+}
+
+#[tokio::test]
+async fn a_database_in_another_encoding_is_refused_before_anything_is_written() {
+    for encoding in ["SQL_ASCII", "LATIN1"] {
+        let options = format!("ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
+        let database = database::create(&options).await;
+        let pool = database.pool().await;
+        let before = object_names(&pool).await;
+        let reason = format!("the database {} has the encoding {encoding}, and Millrace needs UTF8", database.name);
+        for arguments in [&["migrate"][..], &["migrate", "--status"], &["api"], &["worker"], &[]] {
+            let log = assert_refused(arguments, &database.url, encoding, &reason).await;
+            let remedy = "CREATE DATABASE millrace ENCODING 'UTF8' TEMPLATE template0";
+            assert!(log.contains(remedy), "{encoding}: {arguments:?}: {log}");
+        }
+        let refused = queue::migrate(&pool.clone().into()).await.expect_err("the queue alone").to_string();
+        assert!(refused.contains(&reason), "{encoding}: {refused}");
+        assert_eq!(object_names(&pool).await, before, "{encoding}: nothing was written");
     }
 }
 

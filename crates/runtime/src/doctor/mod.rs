@@ -63,6 +63,7 @@ checks! {
     "notifications", "how long a notification takes": access::notifications;
     "clock", "the database's clock and the clock of this process": server::clock;
     "durability", "whether a confirmed commit survives a crash": server::durability;
+    "encoding", "whether the database stores every text": server::encoding;
     "collation", "whether text is sorted as when the indexes were built": server::collation;
     "migrations", "whether the database is migrated to this release": schema::migrations;
     "schema", "tables, columns, constraints, triggers and functions, compared with this release": schema::objects;

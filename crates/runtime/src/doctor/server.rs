@@ -1,4 +1,4 @@
-//! Checks of the server: settings, clock, durability, collation, replication slots.
+//! Checks of the server: settings, clock, durability, encoding, collation, replication slots.
 
 use std::time::{Instant, SystemTime};
 
@@ -115,6 +115,23 @@ pub(super) async fn durability(context: &mut Context) -> Result<Outcome> {
             set.scope()
         );
         outcome.warn("synchronous-commit-off", text, set.reset(COMMIT));
+    }
+    Ok(outcome)
+}
+
+/// Whether the database stores every text.
+pub(super) async fn encoding(context: &mut Context) -> Result<Outcome> {
+    let database = sql::encoding(context.executor()).await?;
+    let mut outcome = Outcome::default();
+    if database.encoding == "UTF8" {
+        outcome.fact("encoding UTF8");
+    } else {
+        let text = format!(
+            "the database {} has the encoding {}, and Millrace needs UTF8: api, worker and migrate do not start",
+            database.name, database.encoding
+        );
+        let fix = "CREATE DATABASE millrace ENCODING 'UTF8' TEMPLATE template0; then name it in DATABASE_URL";
+        outcome.error("encoding-not-utf8", text, fix);
     }
     Ok(outcome)
 }

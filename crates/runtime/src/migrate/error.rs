@@ -9,6 +9,8 @@ use crate::error::{causes, is_temporary};
 pub enum SchemaError {
     #[error(transparent)]
     ServerTooOld(#[from] ServerTooOld),
+    #[error(transparent)]
+    WrongEncoding(#[from] WrongEncoding),
     #[error("the database is not migrated ({missing} migrations missing): run `millrace migrate`")]
     Behind { missing: usize },
     #[error("the database is newer than this program ({unknown} unknown migrations): run a newer millrace")]
@@ -35,6 +37,17 @@ pub enum SchemaError {
 #[derive(Debug, thiserror::Error)]
 #[error("the database server is PostgreSQL {}, and Millrace needs 15 or newer: DATABASE_URL must name such a server", major(*.0))]
 pub struct ServerTooOld(pub(super) u32);
+
+/// The database stores text in another encoding than our texts need.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database {database} has the encoding {encoding}, and Millrace needs UTF8: create another database (CREATE DATABASE \
+     millrace ENCODING 'UTF8' TEMPLATE template0) and name it in DATABASE_URL"
+)]
+pub struct WrongEncoding {
+    pub(super) database: String,
+    pub(super) encoding: String,
+}
 
 /// The major version, such as 15, of libpq's numeric form.
 fn major(version: u32) -> u32 {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, PgConnection, migrate::Migrator};
 
-use super::error::{ApplyError, ForeignDatabase, SchemaError};
+use super::{
+    encoding::check_encoding,
+    error::{ApplyError, ForeignDatabase, SchemaError},
+};
 
 /// A row of a ledger: a migration that was applied, or started.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -19,15 +22,16 @@ pub(super) struct AppliedMigration {
 /// The rows of a table of migrations; `None` if the table does not exist.
 pub(super) type Ledger = Option<Vec<AppliedMigration>>;
 
-/// Reads both ledgers, in the order of the migrators, and checks that the database is empty or ours.
+/// Reads both ledgers, in the order of the migrators, and checks that the database stores UTF8 and is empty or ours.
 ///
 /// # Errors
-/// When the database belongs to another program, or cannot be read.
+/// When the database has another encoding, belongs to another program, or cannot be read.
 pub(super) async fn read_ledgers(
     connection: &mut PgConnection,
     apalis: &Migrator,
     ours: &Migrator,
 ) -> Result<[Ledger; 2], ApplyError> {
+    check_encoding(connection).await?;
     // First, because within a transaction nothing can be read after an error.
     let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut *connection).await?;
     let ledgers = [read_ledger(connection, apalis).await, read_ledger(connection, ours).await];

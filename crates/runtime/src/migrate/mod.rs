@@ -1,6 +1,7 @@
 //! Database migrations: those of apalis first, then ours. Also the check that a database has the schema of this release.
 
 mod apply;
+mod encoding;
 mod error;
 mod ledger;
 mod queue_only;
@@ -13,7 +14,7 @@ use tracing::log::LevelFilter;
 
 pub use self::{
     apply::PATIENCE,
-    error::{ApplyError, ForeignDatabase, SchemaError, ServerTooOld},
+    error::{ApplyError, ForeignDatabase, SchemaError, ServerTooOld, WrongEncoding},
     queue_only::run_queue_only,
 };
 use super::{executor, row_security, settings::OLDEST_SERVER, time_limit::with_time_limit};
@@ -153,11 +154,18 @@ pub fn fingerprint() -> String {
 /// Checks that the database has exactly the schema of this release.
 ///
 /// # Errors
-/// When it has another schema, or cannot be read.
+/// When it has another schema or encoding, or cannot be read.
 pub async fn check(pool: &Pool) -> Result<(), SchemaError> {
+    check_encoding(pool).await?;
     check_ledger(pool, &apalis_migrations()).await?;
     check_ledger(pool, &millrace_migrations()).await?;
     check_row_security(pool).await
+}
+
+async fn check_encoding(pool: &Pool) -> Result<(), SchemaError> {
+    let mut transaction = executor::begin(pool).await?;
+    check_server(transaction.connection())?;
+    encoding::check_encoding(transaction.connection()).await
 }
 
 async fn check_row_security(pool: &Pool) -> Result<(), SchemaError> {

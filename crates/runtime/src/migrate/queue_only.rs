@@ -5,7 +5,8 @@
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr, migrate::Migrator};
 
 use super::{
-    ApplyError, PATIENCE, SchemaError, apalis_migrations, apply, connect, ledger, millrace_migrations, statements,
+    ApplyError, PATIENCE, SchemaError, apalis_migrations, apply, connect, encoding::check_encoding, ledger,
+    millrace_migrations, statements,
 };
 use crate::db::Pool;
 
@@ -75,9 +76,10 @@ fn is_about_the_queue(statement: &str) -> bool {
 /// processes at once. In Millrace's own database it changes nothing.
 ///
 /// # Errors
-/// When the database cannot be used or a migration fails, and when Millrace's own database lacks a migration.
+/// When the database cannot be used or stores no UTF8, when a migration fails, and when Millrace's own database lacks a migration.
 pub async fn run_queue_only(pool: &Pool) -> Result<(), ApplyError> {
     let mut connection = connect(pool).await?;
+    check_encoding(&mut connection).await?;
     apply::acquire_migration_lock(&mut connection).await?;
     let queue = queue_migrations();
     if let Some(missing) = missing_in_millrace(&mut connection, &queue).await? {

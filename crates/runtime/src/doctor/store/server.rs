@@ -1,4 +1,4 @@
-//! The SQL of settings, clock, collation and replication slots.
+//! The SQL of settings, clock, encoding, collation and replication slots.
 
 use sqlx::{FromRow, Result};
 
@@ -83,6 +83,19 @@ pub(crate) async fn role_settings(executor: StatementExecutor<'_>, setting: &str
 /// Reads the clock as a Unix time.
 pub(crate) async fn clock(executor: StatementExecutor<'_>) -> Result<f64> {
     sqlx::query_scalar("SELECT extract(epoch FROM clock_timestamp())::float8").fetch_one(executor).await
+}
+
+/// The database and its encoding.
+#[derive(FromRow)]
+pub(crate) struct EncodingRow {
+    pub name: String,
+    pub encoding: String,
+}
+
+/// Reads the database's encoding.
+pub(crate) async fn encoding(executor: StatementExecutor<'_>) -> Result<EncodingRow> {
+    const SQL: &str = "SELECT current_database()::text AS name, current_setting('server_encoding') AS encoding";
+    sqlx::query_as(SQL).fetch_one(executor).await
 }
 
 /// The collation of the database.
