@@ -56,11 +56,15 @@ fn text(timeline: &Timeline, screen: Screen) -> String {
         ]
     });
     let mut text = format!(
-        "{}: {}\njob {}\n\n",
+        "{}: {}\njob {}\n",
         one_line(&timeline.transaction_id, 100),
         timeline.status,
         one_line(&timeline.job, 60)
     );
+    if timeline.conflicts > 0 {
+        text.push_str(&format!("conflicts {}; the first 20 different payloads are listed\n", timeline.conflicts));
+    }
+    text.push('\n');
     text.push_str(&render(&COLUMNS, rows, screen));
     text
 }

@@ -33,6 +33,8 @@ pub struct Timeline {
     /// The id of its job.
     pub job: String,
     pub status: &'static str,
+    /// How many webhooks contradicted it, with any payload. The first 20 different payloads have events.
+    pub conflicts: i64,
     /// Oldest first.
     pub events: Vec<TimelineEvent>,
 }
@@ -55,6 +57,7 @@ impl Transactions {
         let repetitions = replays::repetitions(&self.pool, transaction_id).await?;
         let callbacks = callbacks::of_transaction(&self.pool, transaction.id).await?;
         let actions = operator.actions(&job_id, ACTIONS).await?;
+        let conflicts = repetitions.iter().find_map(|one| one.conflicts).unwrap_or(0);
         let mut events = vec![accepted(&transaction, job.as_ref())];
         events.extend(repetitions.iter().map(repetition));
         events.extend(job.iter().flat_map(runs));
@@ -68,6 +71,7 @@ impl Transactions {
             id: transaction.id,
             job: job_id,
             status,
+            conflicts,
             events,
         }))
     }
@@ -86,7 +90,7 @@ fn accepted(transaction: &Transaction, job: Option<&JobDetails>) -> TimelineEven
 }
 
 /// The replays, or the conflicts with one payload.
-fn repetition(Repetition { fields, times, first_at, last_at, correlation_id }: &Repetition) -> TimelineEvent {
+fn repetition(Repetition { fields, times, first_at, last_at, correlation_id, .. }: &Repetition) -> TimelineEvent {
     let at = *first_at;
     if let Some(fields) = fields {
         let names = fields.join(", ");

@@ -243,6 +243,20 @@ async fn every_page_is_complete_and_escaped() {
 }
 
 #[tokio::test]
+async fn the_page_of_a_transaction_has_the_number_of_all_its_conflicts() {
+    let browser = Browser::logged_in().await;
+    browser.system.send_webhook("t").await;
+    let page = browser.get("/board/t/t").await;
+    assert!(!page.text.contains("Conflicts"), "{}", page.text);
+    browser.execute("INSERT INTO webhook_conflict_totals (transaction_id, times) VALUES ('t', 1307)").await;
+    let payload = "INSERT INTO webhook_conflicts (transaction_id, payload, digest, fields)
+                   VALUES ('t', '{}', '\\x00', '{amount}')";
+    browser.execute(payload).await;
+    let page = browser.get("/board/t/t").await;
+    assert!(page.text.contains("<dt>Conflicts</dt><dd>1,307; the first 20 different"), "{}", page.text);
+}
+
+#[tokio::test]
 async fn a_viewer_looks_and_cannot_act() {
     let mut browser = Browser::start(&[("VIEWER_API_KEY", "the-viewer-key-of-this-test")]).await;
     browser.log_in("the-viewer-key-of-this-test").await;

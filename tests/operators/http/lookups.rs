@@ -7,7 +7,7 @@ use super::{QUEUE, SOON, VIEWER, system};
 use crate::harness::{
     eventually,
     http::send,
-    process::start_worker,
+    process::{Process, start_worker},
     system::{System, WEBHOOKS, webhook},
 };
 
@@ -93,6 +93,26 @@ async fn a_timeline_has_every_kind_of_event_in_order() {
     let _worker = start_worker(&system.database.url, &undelayed).await;
     eventually("its run has ended", SOON, async || events(&system, "t").await.contains(&"done".into())).await;
     assert_eq!(events(&system, "t").await, ["accepted", "due", "replay", "conflict", "processed", "done"]);
+}
+
+#[tokio::test]
+async fn a_timeline_has_the_number_of_all_conflicts() {
+    let system = system().await;
+    system.send_webhook("t").await;
+    assert_eq!(system.viewed("/v1/transactions/t/timeline").await["conflicts"], 0);
+    let mut other = webhook("t");
+    for amount in 1..=23_u32 {
+        other["amount"] = amount.into();
+        assert_eq!(send(system.post_webhook(other.to_string())).await.status, 202);
+    }
+    let timeline = system.viewed("/v1/transactions/t/timeline").await;
+    assert_eq!(timeline["conflicts"], 23, "{timeline}");
+    let listed = events(&system, "t").await.into_iter().filter(|event| event == "conflict").count();
+    assert_eq!(listed, 20, "the first 20 payloads are kept: {timeline}");
+    let mut command = Process::start(&["transaction", "t"], &[("DATABASE_URL", &system.database.url)]);
+    assert!(command.wait_for_exit(SOON).await.success(), "{}", command.log());
+    let total = "conflicts 23; the first 20 different payloads are listed\n";
+    assert!(command.log().contains(total), "{}", command.log());
 }
 
 #[tokio::test]

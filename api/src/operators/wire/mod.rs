@@ -118,6 +118,8 @@ pub(super) struct Timeline {
     /// The id of its job.
     job: String,
     status: String,
+    /// How many webhooks contradicted it, with any payload. The first 20 different payloads have events.
+    conflicts: i64,
     /// Oldest first.
     events: Vec<TimelineEvent>,
 }

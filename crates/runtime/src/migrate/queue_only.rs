@@ -76,7 +76,8 @@ fn is_about_the_queue(statement: &str) -> bool {
 /// processes at once. In Millrace's own database it changes nothing.
 ///
 /// # Errors
-/// When the database cannot be used or stores no UTF8, when a migration fails, and when Millrace's own database lacks a migration.
+/// When the database cannot be used or stores no UTF8, when a migration fails, and when Millrace's own database lacks a
+/// migration.
 pub async fn run_queue_only(pool: &Pool) -> Result<(), ApplyError> {
     let mut connection = connect(pool).await?;
     check_encoding(&mut connection).await?;

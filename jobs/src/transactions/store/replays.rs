@@ -19,17 +19,21 @@ pub(crate) struct Repetition {
     pub last_at: OffsetDateTime,
     /// Of the first webhook with this payload; `None` for replays.
     pub correlation_id: Option<String>,
+    /// How many webhooks contradicted the transaction, with any payload; `None` for replays.
+    pub conflicts: Option<i64>,
 }
 
-/// Lists the replays of a transaction, and the stored payloads of its conflicts.
+/// Lists the replays of a transaction, and the stored payloads of its conflicts with their total.
 pub(crate) async fn repetitions(pool: &Pool, transaction_id: &str) -> Result<Vec<Repetition>, Error> {
     let repetitions = sqlx::query_as!(
         Repetition,
         r#"SELECT NULL::text[] AS fields, times AS "times!", first_at AS "first_at!", last_at AS "last_at!",
-                  NULL::text AS correlation_id
+                  NULL::text AS correlation_id, NULL::int8 AS conflicts
            FROM webhook_replays WHERE transaction_id = $1
            UNION ALL
-           SELECT fields, times, first_at, first_at, correlation_id FROM webhook_conflicts WHERE transaction_id = $1"#,
+           SELECT fields, times, first_at, first_at, correlation_id,
+                  (SELECT total.times FROM webhook_conflict_totals AS total WHERE total.transaction_id = $1)
+           FROM webhook_conflicts WHERE transaction_id = $1"#,
         transaction_id,
     );
     Ok(repetitions.fetch_all(repeatable(pool)).await?)
