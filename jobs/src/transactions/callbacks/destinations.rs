@@ -1,7 +1,8 @@
 //! The destinations of this process: their configuration, and whether they may be called now.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Mutex, time::Duration};
 
+use tokio::time::Instant;
 use url::Url;
 
 use super::{
@@ -11,15 +12,15 @@ use super::{
 };
 use crate::transactions::processor::excerpt::Secrets;
 use queue::retry::Backoff;
-use runtime::clients::breaker::Breaker;
+use runtime::{clients::breaker::Breaker, mutex::lock};
 
 /// Failed calls in a row that open the circuit breaker.
 const FAILURES: u32 = 5;
 /// How often one call probes the receiver then. Longer than the longest call.
 const PROBE_PAUSE: Duration = Duration::from_secs(15);
-/// How long a callback waits whose receiver is down, after the time of the next probe. The ceiling doubles with each claim of its
-/// job, so that a backlog of a destination that is down for hours costs few claims.
-const DOWN: Backoff = Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(3600) };
+/// The range of the ceiling of [`random_wait`].
+const LEAST_CEILING: Duration = Duration::from_millis(200);
+const HIGHEST_CEILING: Duration = Duration::from_secs(3600);
 
 /// A destination and its limits. All callbacks of a process share it.
 pub(super) struct Destination {
@@ -28,6 +29,8 @@ pub(super) struct Destination {
     pub secrets: Secrets,
     limit: Limit,
     breaker: Breaker,
+    /// The first failure since the last success.
+    failing_since: Mutex<Option<Instant>>,
 }
 
 /// Why a destination is not called now.
@@ -35,34 +38,44 @@ pub(super) struct Destination {
 pub(super) enum Busy {
     /// As many calls as it may have are running. The turn of another callback comes after this time.
     NoCallFree(Duration),
-    /// Its last calls have failed. The next one may probe it after this time.
-    Failing(Duration),
+    /// All its calls have failed for the time `outage`. The next one may probe it after `left`.
+    Failing { left: Duration, outage: Duration },
 }
 
 impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoCallFree(_) => "as many callbacks to its destination are running in this worker as may",
-            Self::Failing(_) => "its destination is down: one callback at a time probes it",
+            Self::Failing { .. } => "its destination is down: one callback at a time probes it",
         })
     }
 }
 
 impl Busy {
-    /// How long a callback waits until it is tried again. `claims` counts the claims of its job.
-    pub(super) fn wait(self, claims: u32) -> Duration {
+    /// How long a callback waits until it is tried again, so long after its settlement.
+    ///
+    /// No request was sent, so earlier waits do not count. While its receiver is down, the ceiling is the time for which both
+    /// the callback and the outage exist: a backlog of a destination that is down for hours costs few claims, and neither a new
+    /// callback nor one that has stood in line for long waits much longer than the next probe of an outage that begins.
+    pub(super) fn wait(self, age: Duration) -> Duration {
         match self {
             Self::NoCallFree(turn) => turn,
-            Self::Failing(left) => left + DOWN.wait(claims),
+            Self::Failing { left, outage } => left + random_wait(age.min(outage)),
         }
     }
+}
+
+/// Draws a wait below this ceiling, which counts as 0.2 s if it is less and as an hour if it is more.
+pub(super) fn random_wait(ceiling: Duration) -> Duration {
+    let ceiling = ceiling.clamp(LEAST_CEILING, HIGHEST_CEILING);
+    Backoff { base: ceiling, cap: ceiling }.wait(1)
 }
 
 impl Destination {
     fn new(config: DestinationConfig, worker: &WorkerCalls) -> Self {
         let secrets = Secrets::of(config.url.expose());
         let breaker = Breaker::with_threshold(FAILURES, PROBE_PAUSE);
-        Self { config, secrets, limit: Limit::new(worker), breaker }
+        Self { config, secrets, limit: Limit::new(worker), breaker, failing_since: Mutex::new(None) }
     }
 
     /// Begins a call, without waiting for another one to end.
@@ -71,13 +84,22 @@ impl Destination {
     /// Why the destination is not called now.
     pub(super) fn begin_call(&self) -> Result<Call<'_>, Busy> {
         let call = self.limit.begin().map_err(Busy::NoCallFree)?;
-        self.breaker.acquire().map_err(Busy::Failing)?;
+        self.breaker.acquire().map_err(|left| Busy::Failing { left, outage: self.outage() })?;
         Ok(call)
+    }
+
+    /// How long all calls have failed.
+    fn outage(&self) -> Duration {
+        lock(&self.failing_since).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Ends a call, and records whether the receiver responded and is not overloaded.
     pub(super) fn end_call(&self, call: Call<'_>, is_up: bool) {
         call.end(is_up);
+        {
+            let mut failing_since = lock(&self.failing_since);
+            *failing_since = if is_up { None } else { failing_since.or_else(|| Some(Instant::now())) };
+        }
         let destination = label(&self.config.name);
         if is_up {
             if self.breaker.record_success() {
@@ -151,11 +173,17 @@ mod tests {
         for is_up in [false, false, false, false, true, false, false, false, false, false] {
             destination.end_call(destination.begin_call().expect("a free call"), is_up);
         }
-        assert_eq!(destination.begin_call().err(), Some(Busy::Failing(PROBE_PAUSE)));
+        let failing = |outage| Some(Busy::Failing { left: PROBE_PAUSE, outage });
+        assert_eq!(destination.begin_call().err(), failing(Duration::ZERO));
         tokio::time::advance(PROBE_PAUSE).await;
         let probe = destination.begin_call().expect("a probe");
-        assert_eq!(destination.begin_call().err(), Some(Busy::Failing(PROBE_PAUSE)));
+        assert_eq!(destination.begin_call().err(), failing(PROBE_PAUSE));
+        destination.end_call(probe, false);
+        assert_eq!(destination.begin_call().err(), failing(PROBE_PAUSE), "a failed probe does not begin another outage");
+        tokio::time::advance(PROBE_PAUSE).await;
+        let probe = destination.begin_call().expect("another probe");
         destination.end_call(probe, true);
+        assert_eq!(destination.outage(), Duration::ZERO);
         assert!(destination.begin_call().is_ok() && destination.begin_call().is_ok());
     }
 
@@ -167,7 +195,8 @@ mod tests {
             destination.end_call(destination.begin_call().expect("a free call"), false);
         }
         for _ in 0..1000 {
-            assert_eq!(destination.begin_call().err(), Some(Busy::Failing(PROBE_PAUSE)));
+            let failing = Busy::Failing { left: PROBE_PAUSE, outage: Duration::ZERO };
+            assert_eq!(destination.begin_call().err(), Some(failing));
         }
         let calls: Vec<_> = (0..INITIAL).map(|_| destination.limit.begin().expect("a free call")).collect();
         assert!(matches!(destination.begin_call().err(), Some(Busy::NoCallFree(_))));
@@ -175,15 +204,22 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_a_receiver_that_is_down_grow_with_the_claims_up_to_an_hour() {
+    fn waits_for_a_receiver_that_is_down_grow_with_the_outage_and_the_callback_up_to_an_hour() {
         let left = Duration::from_secs(7);
-        for (claims, most) in [(1, 0.2), (2, 0.4), (5, 3.2), (30, 3600.0)] {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        for (age, outage, most, case) in [
+            (Duration::ZERO, Duration::ZERO, 0.2, "both are new"),
+            (hours(48), Duration::ZERO, 0.2, "it has stood in line for two days, and the outage begins"),
+            (Duration::from_secs(1), hours(48), 1.0, "it is new, and the outage is old"),
+            (Duration::from_secs(60), Duration::from_secs(30), 30.0, "both take a while"),
+            (hours(48), hours(24), 3600.0, "both are old"),
+        ] {
             let most = Duration::from_secs_f64(most);
-            for _ in 0..100 {
-                assert_eq!(Busy::NoCallFree(left).wait(claims), left, "{claims}");
-                let wait = Busy::Failing(left).wait(claims);
-                assert!(wait >= left && wait <= left + most, "{claims}");
-            }
+            let waits: Vec<Duration> = (0..1000).map(|_| Busy::Failing { left, outage }.wait(age)).collect();
+            assert!(waits.iter().all(|wait| *wait >= left && *wait <= left + most), "{case}");
+            // The chance that 1,000 draws miss the upper half of the range is 1e-301.
+            assert!(waits.iter().any(|wait| *wait > left + most / 2), "{case}");
+            assert_eq!(Busy::NoCallFree(left).wait(age), left, "{case}");
         }
     }
 

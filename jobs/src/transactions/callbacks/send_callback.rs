@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Callbacks,
     client::{Message, TryFailure, TryResult},
+    destinations::random_wait,
     limits::SLOTS,
     model::{CallbackKind, label},
     store::{self, Loaded},
@@ -27,6 +28,8 @@ const UNLIMITED_ATTEMPTS: u32 = 1_000_000;
 pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 3600);
 /// The pause before another run when the database is not available.
 const DATABASE_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The least ceiling of the pause before another run when this worker has no URL for it. Another worker may have one.
+const URL_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Sends the callback of one settlement. Everything that the body contains is here, or in columns that never change: the
 /// transaction may be replayed meanwhile, and every try must have the same bytes.
@@ -63,8 +66,8 @@ impl Job for SendCallback {
         }
     }
 
-    async fn run(self, callbacks: Callbacks, run: Run) -> Result<Outcome, Failure> {
-        match self.deliver(&callbacks, &run).await {
+    async fn run(self, callbacks: Callbacks, _: Run) -> Result<Outcome, Failure> {
+        match self.deliver(&callbacks).await {
             Ok(outcome) => Ok(outcome),
             Err(Unfinished::Failed(failure)) => Err(failure),
             // The receiver did not fail. If it has the message already, it gets the same one again.
@@ -99,8 +102,9 @@ impl From<Error> for Unfinished {
 }
 
 impl SendCallback {
-    /// Sends the message once, unless it is delivered, or its destination is disabled or busy.
-    async fn deliver(&self, callbacks: &Callbacks, run: &Run) -> Result<Outcome, Unfinished> {
+    /// Sends the message once, unless it is delivered, or its destination is disabled or busy. Only a request that was sent can
+    /// be a failure: everything else is a snooze, which leaves the backoff as it is.
+    async fn deliver(&self, callbacks: &Callbacks) -> Result<Outcome, Unfinished> {
         // Deleted with its age.
         let Some(loaded) = callbacks.loads.call(self.id).await? else { return Ok(Outcome::Done) };
         if loaded.is_delivered {
@@ -110,24 +114,19 @@ impl SendCallback {
             return Ok(Outcome::Reject(self.disabled_text(*since, because)));
         }
         let now = loaded.now;
+        // Both times are those of the database's clock.
+        let age = Duration::try_from(now - self.settled_at).unwrap_or_default();
         let Some(destination) = callbacks.destinations.get(&self.destination) else {
-            let name = label(&self.destination);
-            let error = format!("callback was not sent: CALLBACK_URL of this worker has no URL for {name}");
-            return self.retry(now, error, Duration::ZERO);
+            return Ok(self.wait_for_url(age));
         };
         let call = match destination.begin_call() {
             Ok(call) => call,
-            Err(busy) => {
-                let claims = u32::try_from(run.token).unwrap_or(1);
-                return Ok(Outcome::SnoozeBecause(busy.wait(claims), busy.to_string()));
-            }
+            Err(busy) => return Ok(Outcome::SnoozeBecause(busy.wait(age), busy.to_string())),
         };
         let (message, begun) = (Message { id: self.id, at: now, body: self.body(loaded)? }, Instant::now());
         match callbacks.send(destination, call, &message).await {
             TryResult::Delivered { status } => {
-                // Both times are those of the database's clock.
-                let before = Duration::try_from(now - self.settled_at).unwrap_or_default();
-                callbacks.record_delivery(self.id, status, before + begun.elapsed()).await?;
+                callbacks.record_delivery(self.id, status, age + begun.elapsed()).await?;
                 Ok(Outcome::Done)
             }
             TryResult::Gone { error } => {
@@ -141,17 +140,20 @@ impl SendCallback {
                     callbacks.disable(&self.destination, &because).await?;
                     return Ok(Outcome::Reject(self.disabled_text(now, &because)));
                 }
-                self.retry(now, error, not_before)
+                retry(age, error, not_before)
             }
         }
     }
 
-    /// Another try after a failure, unless it is too late for one.
-    fn retry(&self, now: OffsetDateTime, error: String, not_before: Duration) -> Result<Outcome, Unfinished> {
-        if now - self.settled_at >= GIVE_UP_AFTER {
-            return Ok(Outcome::Reject(format!("{error}; given up three days after the settlement")));
+    /// Another run, perhaps in a worker that has the URL, unless it is too late for one.
+    fn wait_for_url(&self, age: Duration) -> Outcome {
+        let destination = label(&self.destination);
+        let reason = format!("callback was not sent: CALLBACK_URL of this worker has no URL for {destination}");
+        if age >= GIVE_UP_AFTER {
+            return too_late(&reason);
         }
-        Err(Unfinished::Failed(Failure::new(error).not_before(not_before)))
+        tracing::warn!(destination, "callback was not sent, because CALLBACK_URL of this worker has no URL for it");
+        Outcome::SnoozeBecause(random_wait(age.max(URL_RETRY_DELAY)), reason)
     }
 
     fn disabled_text(&self, since: OffsetDateTime, because: &str) -> String {
@@ -179,6 +181,18 @@ impl SendCallback {
         let data = TransactionJson::of(new, Progress { status, created_at, processed_at, error })?;
         serde_json::to_vec(&Body { r#type: self.kind.into_str(), timestamp: JsonTime(self.settled_at), data })
     }
+}
+
+/// Another try after a failure, so long after the settlement, unless it is too late for one.
+fn retry(age: Duration, error: String, not_before: Duration) -> Result<Outcome, Unfinished> {
+    if age >= GIVE_UP_AFTER {
+        return Ok(too_late(&error));
+    }
+    Err(Unfinished::Failed(Failure::new(error).not_before(not_before)))
+}
+
+fn too_late(error: &str) -> Outcome {
+    Outcome::Reject(format!("{error}; given up three days after the settlement"))
 }
 
 #[cfg(test)]
@@ -245,15 +259,24 @@ mod tests {
 
     #[test]
     fn a_callback_is_retried_for_three_days() {
-        let job = job(CallbackKind::Processed, None);
-        let at = |seconds: i64| {
-            job.retry(job.settled_at + Duration::from_secs(seconds.unsigned_abs()), "x".into(), Duration::from_secs(9))
-        };
-        let Err(Unfinished::Failed(failure)) = at(3 * 24 * 3600 - 1) else { panic!("too early") };
+        let at = |age| retry(age, "x".into(), Duration::from_secs(9));
+        let Err(Unfinished::Failed(failure)) = at(GIVE_UP_AFTER - Duration::from_nanos(1)) else { panic!("too early") };
         assert_eq!(failure, Failure::new("x").not_before(Duration::from_secs(9)));
         assert!(
-            matches!(at(3 * 24 * 3600), Ok(Outcome::Reject(reason)) if reason == "x; given up three days after the settlement")
+            matches!(at(GIVE_UP_AFTER), Ok(Outcome::Reject(reason)) if reason == "x; given up three days after the settlement")
         );
+    }
+
+    #[test]
+    fn a_callback_waits_for_a_url_for_three_days_without_a_failure() {
+        let job = job(CallbackKind::Processed, None);
+        for (age, most) in [(0, 5), (60, 60), (3 * 24 * 3600 - 1, 3600)] {
+            let outcome = job.wait_for_url(Duration::from_secs(age));
+            let Outcome::SnoozeBecause(wait, reason) = outcome else { panic!("{age}: {outcome:?}") };
+            assert!(wait <= Duration::from_secs(most), "{age}: {wait:?}");
+            assert_eq!(reason, "callback was not sent: CALLBACK_URL of this worker has no URL for acme");
+        }
+        assert!(matches!(job.wait_for_url(GIVE_UP_AFTER), Outcome::Reject(reason) if reason.ends_with("the settlement")));
     }
 
     #[test]
