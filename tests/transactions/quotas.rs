@@ -137,6 +137,20 @@ async fn a_batch_larger_than_the_quota_must_be_split() {
 }
 
 #[tokio::test]
+async fn webhooks_that_are_refused_for_the_moment_do_not_count() {
+    let system = System::start(&[("WEBHOOK_QUOTA", "4/1h")]).await;
+    let pool = system.database.pool().await;
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE transactions IN ACCESS EXCLUSIVE MODE").execute(&mut *other).await.unwrap();
+    send(system.post_webhook(webhook("t-0").to_string())).await.assert_problem(503, "one");
+    post_batch(&system, 1, 3).await.assert_problem(503, "a batch");
+    other.rollback().await.unwrap();
+    assert_eq!(post_batch(&system, 0, 4).await.status, 200, "the same ones again");
+    assert_eq!(post_batch(&system, 4, 1).await.status, 429);
+    assert_eq!(system.count("SELECT count(*) FROM transactions").await, 4);
+}
+
+#[tokio::test]
 async fn processes_share_a_quota_through_redis() {
     let Some(redis) = Redis::start().await else { return };
     let secrets = format!("acme:{}", secret(ACME));

@@ -26,6 +26,8 @@ pub struct Limits {
     pub prices: Limit,
     /// `WEBHOOK_QUOTA`: the limit of the webhook routes, per sender; `None` without a limit.
     pub webhooks: Option<Limit>,
+    /// The webhooks that are given back to [`Self::webhooks`], per sender: as many as it grants.
+    pub webhook_refunds: Option<Limit>,
     /// The limit of the admin routes, per credential.
     pub admin: Limit,
     /// The limit of the operators' routes, per credential.
@@ -40,6 +42,7 @@ impl Limits {
         Self {
             prices: limit(prices),
             webhooks: webhooks.map(limit),
+            webhook_refunds: webhooks.map(|policy| limit(Policy { name: "webhook-refunds", ..policy })),
             admin: limit(Policy::ADMIN),
             operators: limit(Policy::OPERATORS),
             redis,
@@ -101,14 +104,24 @@ impl Limit {
         Err(problem.header(header::RETRY_AFTER, HeaderValue::from(seconds)))
     }
 
+    /// Takes this number of tokens, or none, and returns whether it did. The response reports nothing about that.
+    pub async fn try_acquire_many(&self, key: impl LimitKey, tokens: u32) -> bool {
+        self.acquire_for_digest(limit_key::digest(&key), tokens).await.granted
+    }
+
     /// Returns a token that was acquired with this key.
     pub async fn refund(&self, key: impl LimitKey) {
+        self.refund_many(key, 1).await;
+    }
+
+    /// Returns this number of tokens that were acquired with this key. A bucket never has more than its quota.
+    pub async fn refund_many(&self, key: impl LimitKey, tokens: u32) {
         let digest = limit_key::digest(&key);
-        self.buckets.refund(digest);
+        self.buckets.refund(digest, tokens);
         if let Some(redis) = &self.redis {
+            let key = limit_key::redis_key(self.policy.name, &digest);
             // If Redis fails here, the bucket still refills with time.
-            let _ =
-                bucket::return_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await;
+            let _ = bucket::return_tokens(redis, &key, self.policy.size(), tokens).await;
         }
     }
 
@@ -187,6 +200,10 @@ mod tests {
             acquired
         };
         assert_eq!((acquire_all("ada").await, acquire_all("bob").await), (6, 6), "at most one quota");
+        limit.refund_many("ada", 4).await;
+        assert_eq!(acquire_all("ada").await, 4);
+        limit.refund_many("ada", 100).await;
+        assert_eq!(acquire_all("ada").await, 6, "no more than the quota");
     }
 
     #[tokio::test]

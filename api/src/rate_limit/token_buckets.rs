@@ -41,13 +41,13 @@ impl TokenBuckets {
         self.acquire_at(key, tokens, self.start.elapsed())
     }
 
-    /// Returns one token to the bucket of this key.
-    pub(super) fn refund(&self, key: impl Hash) {
-        let (now, token) = (nanos(self.start.elapsed()), self.nanos_per_token());
+    /// Returns this number of tokens to the bucket of this key.
+    pub(super) fn refund(&self, key: impl Hash, tokens: u32) {
+        let (now, cost) = (nanos(self.start.elapsed()), self.nanos_per_token().saturating_mul(tokens.into()));
         let index = self.hasher.hash_one(key) as usize % BUCKETS;
         if let Some(bucket) = self.buckets.get(index) {
-            let add_token = |full_at: u64| (full_at > now).then(|| full_at.saturating_sub(token));
-            let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add_token);
+            let add_tokens = |full_at: u64| (full_at > now).then(|| full_at.saturating_sub(cost));
+            let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add_tokens);
         }
     }
 

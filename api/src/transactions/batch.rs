@@ -112,7 +112,8 @@ impl BatchApi {
     ) -> Result<BatchResponse, Failure<Receiving>> {
         let sender = self.senders.identify(request, body.raw())?;
         let rows = body.read()?;
-        self.senders.check_quota(&sender, u32::try_from(rows.len()).unwrap_or(u32::MAX)).await?;
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        self.senders.check_quota(&sender, count).await?;
         let mut valid = Vec::with_capacity(rows.len());
         let mut take = |new: NewTransaction| {
             let id = new.transaction_id.clone();
@@ -121,7 +122,8 @@ impl BatchApi {
         };
         // The rows themselves are handed over, and their ids stay here.
         let rows: Vec<Row<String>> = rows.into_iter().map(|row| row.map(&mut take)).collect();
-        let ingested = self.transactions.ingest_all(valid, correlation::origin(request), sender).await?;
+        let ingested = self.transactions.ingest_all(valid, correlation::origin(request), sender.clone()).await;
+        let ingested = self.senders.refund_refused(&sender, count, ingested).await?;
         let mut ingested = ingested.into_iter();
         let verdict = |row: Row<String>| match row {
             // There is one result for each valid row.

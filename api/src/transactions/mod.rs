@@ -142,7 +142,8 @@ impl TransactionsApi {
     ) -> Result<ReceiveResponse, Failure<Receiving>> {
         let sender = self.senders.identify(request, body.raw())?;
         self.senders.check_quota(&sender, 1).await?;
-        let ingested = self.transactions.ingest(body.read()?, correlation::origin(request), sender).await?;
+        let ingested = self.transactions.ingest(body.read()?, correlation::origin(request), sender.clone()).await;
+        let ingested = self.senders.refund_refused(&sender, 1, ingested).await?;
         let (transaction, replayed, conflict) = match ingested {
             Ingested::New(transaction) => (transaction, None, None),
             Ingested::Replayed(transaction) => (transaction, Some("true".into()), None),

@@ -11,12 +11,13 @@ use poem::{
     Request,
     http::{HeaderValue, StatusCode},
 };
+use runtime::error::Error;
 use time::OffsetDateTime;
 
 use crate::{
     context::Context,
     problem::Problem,
-    rate_limit::{Limit, LimitKey, client_network},
+    rate_limit::{Limit, LimitKey, Limits, client_network},
 };
 
 /// Identifies senders and counts what they send. Clones share the counts.
@@ -24,7 +25,23 @@ use crate::{
 pub(super) struct Senders {
     secrets: Arc<[WebhookSecret]>,
     /// `WEBHOOK_QUOTA`
-    quota: Option<Limit>,
+    quota: Option<Quota>,
+}
+
+/// What each sender may send.
+#[derive(Clone)]
+struct Quota {
+    webhooks: Limit,
+    /// What is given back of it. Without this limit, an overloaded process would not limit a sender at all: refused webhooks
+    /// have appointments, which would be taken from other senders.
+    refunds: Limit,
+}
+
+impl Quota {
+    fn of(limits: &Limits) -> Option<Self> {
+        let (webhooks, refunds) = limits.webhooks.clone().zip(limits.webhook_refunds.clone())?;
+        Some(Self { webhooks, refunds })
+    }
 }
 
 impl LimitKey for Sender {
@@ -39,7 +56,7 @@ impl LimitKey for Sender {
 
 impl Senders {
     pub(super) fn new(Context { config, limits, .. }: &Context<'_>) -> Self {
-        Self { secrets: config.webhook.secrets.clone().into(), quota: limits.webhooks.clone() }
+        Self { secrets: config.webhook.secrets.clone().into(), quota: Quota::of(limits) }
     }
 
     /// Checks the signature of a body, if one is required, and returns who sent it.
@@ -60,8 +77,8 @@ impl Senders {
     /// 429 if the sender has too little left of its quota, or if its whole quota is smaller.
     pub(super) async fn check_quota(&self, sender: &Sender, webhooks: u32) -> Result<(), Problem> {
         let Some(quota) = &self.quota else { return Ok(()) };
-        let size = quota.size();
-        quota.acquire_many(sender, webhooks).await.map_err(|problem| {
+        let size = quota.webhooks.size();
+        quota.webhooks.acquire_many(sender, webhooks).await.map_err(|problem| {
             if webhooks <= size {
                 return problem;
             }
@@ -70,6 +87,24 @@ impl Senders {
                 "The batch has {webhooks} rows and the quota allows at most {size} at once, so it must be split."
             ))
         })
+    }
+
+    /// Returns the result of recording webhooks that [`Self::check_quota`] has counted. If they were refused for the moment
+    /// (503), the sender will send them again, so they do not count: up to one quota of them in a window.
+    pub(super) async fn refund_refused<T>(
+        &self,
+        sender: &Sender,
+        webhooks: u32,
+        recorded: Result<T, Error>,
+    ) -> Result<T, Error> {
+        let is_refused = matches!(recorded, Err(Error::Overloaded(_) | Error::Unavailable(_)));
+        if is_refused
+            && let Some(quota) = &self.quota
+            && quota.refunds.try_acquire_many(sender, webhooks).await
+        {
+            quota.webhooks.refund_many(sender, webhooks).await;
+        }
+        recorded
     }
 }
 
@@ -105,9 +140,38 @@ fn check_signature<'s>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use runtime::secret::Secret;
 
     use super::*;
+    use crate::rate_limit::Policy;
+
+    #[tokio::test]
+    async fn refused_webhooks_are_given_back_up_to_one_quota() {
+        let policy = Policy { name: "webhooks", quota: 3, window: Duration::from_secs(3600) };
+        let limits = Limits::new(None, policy, Some(policy));
+        let senders = Senders { secrets: Arc::from([]), quota: Quota::of(&limits) };
+        let send = async |name: &str, webhooks: u32, result: Result<(), Error>| {
+            let sender = Sender::Named(name.into());
+            let counted = senders.check_quota(&sender, webhooks).await;
+            if counted.is_ok() {
+                assert_eq!(senders.refund_refused(&sender, webhooks, result.clone()).await.is_ok(), result.is_ok());
+            }
+            counted.is_ok()
+        };
+        let refused = || Err(Error::Overloaded(Duration::from_secs(1)));
+        for (name, result) in [("done", Ok(())), ("internal", Err(Error::Internal("a fault".into())))] {
+            assert!(send(name, 3, result.clone()).await, "{name}");
+            assert!(!send(name, 1, result).await, "{name} counts");
+        }
+        assert!(send("acme", 2, refused()).await && send("acme", 1, Err(Error::Unavailable("away".into()))).await);
+        assert!(send("acme", 3, refused()).await, "all three were given back, and no further ones are");
+        assert!(!send("acme", 1, refused()).await, "an overload does not lift the quota");
+        assert!(send("beta", 2, refused()).await && send("beta", 2, refused()).await);
+        assert!(!send("beta", 2, Ok(())).await, "a batch is given back as a whole or not at all");
+        assert!(send("beta", 1, Ok(())).await);
+    }
 
     #[test]
     fn a_secret_requires_signatures() {

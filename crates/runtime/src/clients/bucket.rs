@@ -28,12 +28,12 @@ local left = math.floor((now + window - full) / token)
 return {taken, left, full - now, math.max(0, full + cost - now - window)}
 ";
 
-/// Returns a token to a bucket. A bucket that becomes full is deleted.
+/// Returns tokens to a bucket. A bucket that becomes full is deleted.
 const RETURN_SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local full = tonumber(redis.call('GET', KEYS[1]) or now) or now
-full = full - tonumber(ARGV[2])
+full = full - tonumber(ARGV[2]) * tonumber(ARGV[3])
 if full > now then
     redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
 else
@@ -69,8 +69,7 @@ pub struct Taken {
 /// # Errors
 /// [`Broken`] when Redis does not respond. The caller then limits by its own count.
 pub async fn take_tokens(redis: &Redis, key: &str, size: Size, tokens: u32) -> Result<Taken, Broken> {
-    let mut command = command(TAKE_SCRIPT, key, size);
-    command.arg(tokens);
+    let command = command(TAKE_SCRIPT, key, size, tokens);
     let (taken, left, full_in, next_in) = redis.execute::<(u8, u32, u64, u64)>(&command).await?;
     Ok(Taken {
         granted: taken == 1,
@@ -80,18 +79,18 @@ pub async fn take_tokens(redis: &Redis, key: &str, size: Size, tokens: u32) -> R
     })
 }
 
-/// Returns a token that [`take_tokens`] took from the bucket under `key`.
+/// Returns tokens that [`take_tokens`] took from the bucket under `key`.
 ///
 /// # Errors
 /// [`Broken`] when Redis does not respond.
-pub async fn return_token(redis: &Redis, key: &str, size: Size) -> Result<(), Broken> {
-    redis.execute::<u8>(&command(RETURN_SCRIPT, key, size)).await.map(drop)
+pub async fn return_tokens(redis: &Redis, key: &str, size: Size, tokens: u32) -> Result<(), Broken> {
+    redis.execute::<u8>(&command(RETURN_SCRIPT, key, size, tokens)).await.map(drop)
 }
 
-fn command(text: &str, key: &str, Size { quota, window }: Size) -> Cmd {
+fn command(text: &str, key: &str, Size { quota, window }: Size, tokens: u32) -> Cmd {
     let quota = quota.max(1);
     let token = (window.as_micros() / u128::from(quota)).max(1);
     let mut command = script(text, &[key]);
-    command.arg(quota).arg(u64::try_from(token).unwrap_or(u64::MAX));
+    command.arg(quota).arg(u64::try_from(token).unwrap_or(u64::MAX)).arg(tokens);
     command
 }
