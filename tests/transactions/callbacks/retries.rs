@@ -44,6 +44,29 @@ async fn failures_are_retried_with_the_same_id_and_body_and_redirects_are_not_fo
     assert_eq!(system.count("SELECT count(*) FROM callback_destinations WHERE failing_since IS NOT NULL").await, 0);
 }
 
+/// A request whose failure cannot be recorded is a failure all the same: its backoff and its `Retry-After` count.
+#[tokio::test]
+async fn a_failure_that_is_not_recorded_is_retried_no_earlier() {
+    let busy = Reply { header: Some(("Retry-After", "3600")), takes: Duration::from_secs(3), ..Reply::status(503) };
+    let receiver = FakeReceiver::start(&[], busy).await;
+    let secrets = secret(NEW);
+    let variables = variables(&receiver.url, &secrets);
+    let system = System::start(&variables).await;
+    let _worker = system.start_worker(&variables).await;
+    system.send_webhook("t").await;
+    receiver.wait_for(1).await;
+    let pool = system.database.pool().await;
+    let mut held = pool.begin().await.unwrap();
+    // Callbacks can be read, and not written.
+    sqlx::query("LOCK TABLE callbacks IN EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let retried = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND status = 'Pending' AND failures = 1
+                   AND run_at > now() + interval '50 min'";
+    system.wait_for_count(retried, 1).await;
+    held.rollback().await.unwrap();
+    assert_eq!(system.count("SELECT attempts::int8 FROM callbacks").await, 0, "it could not be recorded");
+    assert_eq!(receiver.messages().len(), 1);
+}
+
 #[tokio::test]
 async fn a_message_whose_worker_is_killed_is_sent_again_with_the_same_id() {
     let slow = Reply { takes: Duration::from_secs(60), ..Reply::OK };

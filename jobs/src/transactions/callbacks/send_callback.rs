@@ -124,25 +124,40 @@ impl SendCallback {
             Err(busy) => return Ok(Outcome::SnoozeBecause(busy.wait(age), busy.to_string())),
         };
         let (message, begun) = (Message { id: self.id, at: now, body: self.body(loaded)? }, Instant::now());
-        match callbacks.send(destination, call, &message).await {
+        let (failure, is_gone) = match callbacks.send(destination, call, &message).await {
             TryResult::Delivered { status } => {
                 callbacks.record_delivery(self.id, status, age + begun.elapsed()).await?;
-                Ok(Outcome::Done)
+                return Ok(Outcome::Done);
             }
             TryResult::Gone { error } => {
-                callbacks.record_failure(self, Some(410), &error).await?;
-                callbacks.disable(&self.destination, "410 Gone").await?;
-                Ok(Outcome::Reject(self.disabled_text(now, "410 Gone")))
+                (TryFailure { status: Some(410), error, not_before: Duration::ZERO, is_outage: false }, true)
             }
-            TryResult::Failed(TryFailure { status, error, not_before, .. }) => {
-                if callbacks.record_failure(self, status, &error).await? {
-                    let because = format!("it failed for three days: {error}");
-                    callbacks.disable(&self.destination, &because).await?;
-                    return Ok(Outcome::Reject(self.disabled_text(now, &because)));
-                }
-                retry(age, error, not_before)
-            }
+            TryResult::Failed(failure) => (failure, false),
+        };
+        match self.record_failure(callbacks, &failure, is_gone).await {
+            Ok(Some(because)) => return Ok(Outcome::Reject(self.disabled_text(now, &because))),
+            Ok(None) => {}
+            // The request has failed all the same: a snooze would send the next one after a second, before `Retry-After`.
+            Err(error) => tracing::warn!(%error, "could not record a failed callback"),
         }
+        retry(age, failure.error, failure.not_before)
+    }
+
+    /// Records a failed request. Returns why its destination is disabled, if it is.
+    async fn record_failure(
+        &self,
+        callbacks: &Callbacks,
+        failure: &TryFailure,
+        is_gone: bool,
+    ) -> Result<Option<String>, Error> {
+        let is_over = callbacks.record_failure(self, failure.status, &failure.error).await?;
+        let because = match (is_gone, is_over) {
+            (true, _) => "410 Gone".to_owned(),
+            (false, true) => format!("it failed for three days: {}", failure.error),
+            (false, false) => return Ok(None),
+        };
+        callbacks.disable(&self.destination, &because).await?;
+        Ok(Some(because))
     }
 
     /// Another run, perhaps in a worker that has the URL, unless it is too late for one.
