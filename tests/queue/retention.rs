@@ -142,3 +142,32 @@ async fn minutes_are_summed_by_hour_and_deleted_after_two_weeks() {
     harness.wait_until("actions are never deleted", "(SELECT count(*) = 1 FROM operator_actions)").await;
     running.stop().await;
 }
+
+/// Replays of different states and ages. The old ones that have ended have 5,000 jobs each, more than one batch.
+const REPLAYS: &str = "
+    WITH kinds (name, state, ended) AS (VALUES
+        ('done, old', 'done', interval '31 days'), ('stopped, old', 'stopped', '31 days'),
+        ('done, young', 'done', '29 days'), ('running', 'running', NULL), ('paused', 'paused', NULL),
+        ('watching', 'watching', NULL)),
+    added AS (
+        INSERT INTO replays (id, queue, rate, canary, stop_if_dead, max_jobs, state, created_at, ended_at)
+        SELECT gen_random_uuid(), name, 1, 0, 1, 5000, state, now() - interval '60 days', now() - ended FROM kinds
+        RETURNING id, queue)
+    INSERT INTO replayed_jobs (replay, number, job)
+    SELECT id, n, n::text FROM added, generate_series(1, CASE WHEN queue LIKE '%old' THEN 5000 ELSE 3 END) AS n";
+
+#[tokio::test]
+async fn replays_are_deleted_with_their_jobs_long_after_their_end() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    // The foreign key is checked at the end of the statement.
+    harness.execute(REPLAYS).await;
+    let running = harness.start_worker(&scripted, OFTEN);
+    harness.wait_until("two replays are deleted", "(SELECT count(*) FROM replays) = 4").await;
+    // Lets the cleaner run several more times.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    running.stop().await;
+    let left = "SELECT queue FROM replays ORDER BY 1";
+    let left: Vec<String> = sqlx::query_scalar(left).fetch_all(&harness.pool).await.unwrap();
+    assert_eq!(left, ["done, young", "paused", "running", "watching"]);
+    harness.wait_until("the others keep their jobs", "(SELECT count(*) FROM replayed_jobs) = 12").await;
+}

@@ -150,3 +150,36 @@ async fn conflicts_are_deleted_after_their_retention() {
     assert_eq!(left, ["young"]);
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 2, "the transactions stay");
 }
+
+#[tokio::test]
+async fn counts_of_repeated_webhooks_are_deleted_after_the_same_retention() {
+    let system = System::start(&[]).await;
+    let pool = system.database.pool().await;
+    let counted = "INSERT INTO webhook_replays (transaction_id, times, first_at, last_at)
+                   SELECT 'old ' || n, 2, now() - interval '90 days', now() - interval '30 days 1 s'
+                   FROM generate_series(1, 12000) AS n;
+                   INSERT INTO webhook_replays (transaction_id, times, first_at, last_at)
+                   VALUES ('young', 2, now() - interval '90 days', now() - interval '29 days'), ('locked', 1, now(),
+                           now() - interval '31 days')";
+    sqlx::raw_sql(counted).execute(&pool).await.unwrap();
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM webhook_replays WHERE transaction_id = 'locked' FOR UPDATE")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let stop = CancellationToken::new();
+    let queue = Queue::start(pool.clone().into());
+    let transactions = Transactions::start(&pool.clone().into(), &queue, &Config::default(), stop.clone()).unwrap();
+    let often = Retention { every: Duration::from_millis(5), ..Retention::DEFAULT };
+    let retaining = tokio::spawn(transactions.delete_expired_replays(often));
+    let left = "SELECT count(*) FROM webhook_replays";
+    eventually("the old counts are deleted, more than one step reads", SOON, async || system.count(left).await == 2)
+        .await;
+    other.rollback().await.unwrap();
+    eventually("the other one is deleted when it is free", SOON, async || system.count(left).await == 1).await;
+    stop.cancel();
+    retaining.await.unwrap();
+    let left: Vec<String> =
+        sqlx::query_scalar("SELECT transaction_id FROM webhook_replays").fetch_all(&pool).await.unwrap();
+    assert_eq!(left, ["young"]);
+}

@@ -51,10 +51,11 @@ pub async fn program() -> Result<()> {
 /// When the worker cannot be started.
 pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker> {
     let worker = Worker::start(database, timing, registry::registry(app), shutdown)?;
-    // The first two tasks stop as soon as the drain begins; the last two end with the process.
+    // The first two tasks stop as soon as the drain begins; the last three end with the process.
     tokio::spawn(app.clone().catch_up(shutdown.drain.clone()));
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));
     tokio::spawn(app.transactions.clone().delete_expired_conflicts(timing.retention));
+    tokio::spawn(app.transactions.clone().delete_expired_replays(timing.retention));
     tokio::spawn(app.transactions.clone().delete_expired_callbacks(timing.retention));
     Ok(worker)
 }

@@ -1,5 +1,5 @@
-//! The cleaner: deletes old ended jobs and worker rows in small batches with pauses, so that it delays no job. It also
-//! sums the counts of each hour, and counts the waiting jobs of long queues.
+//! The cleaner: deletes old ended jobs, replays and worker rows in small batches with pauses, so that it delays no job. It
+//! also sums the counts of each hour, and counts the waiting jobs of long queues.
 //!
 //! Every worker runs it every few minutes. A batch is one statement under an advisory lock, so only one process deletes
 //! at a time. Two cleaners that overlap do no harm.
@@ -9,7 +9,10 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
-use super::{retry::Backoff, store};
+use super::{
+    retry::Backoff,
+    store::{self, operator::replay_retention},
+};
 use runtime::{db::Pool, error::causes, executor::repeatable, time_limit::with_time_limit};
 
 /// How long ended jobs and worker rows are kept.
@@ -17,7 +20,7 @@ use runtime::{db::Pool, error::causes, executor::repeatable, time_limit::with_ti
 pub struct Retention {
     /// For finished jobs and the rows of dead workers.
     pub done: Duration,
-    /// For dead letters and cancelled jobs.
+    /// For dead letters, cancelled jobs, and replays that have ended.
     pub dead: Duration,
     /// Between two passes of the cleaner, on average.
     pub every: Duration,
@@ -32,7 +35,7 @@ impl Retention {
     };
 }
 
-/// The jobs that one batch examines.
+/// The jobs that one batch examines, or the rows of replayed jobs that it deletes.
 const BATCH: i64 = 2000;
 /// The pause after each batch.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -43,7 +46,7 @@ const END: &str = "zzzzzzzzzzzzzzzz";
 
 /// The hours that one batch sums. With five processes these are 7,200 minutes.
 const HOURS: i32 = 24;
-/// The minutes or hours that one batch deletes.
+/// The minutes, hours or replays that one batch deletes.
 const COUNTS: i64 = 1000;
 
 /// Deletes what is older than its retention, sums the counts of each hour, and counts the waiting jobs.
@@ -95,6 +98,17 @@ impl Cleaner {
         Ok(())
     }
 
+    /// Deletes replays that ended longer ago than dead letters are kept. Open ones stay, however old they are.
+    async fn delete_ended_replays(&self) -> sqlx::Result<()> {
+        let age = self.retention.dead;
+        while replay_retention::delete_jobs(&self.pool, age, BATCH).await? && self.pause().await {}
+        let replays = replay_retention::delete(&self.pool, age, COUNTS).await?;
+        if replays > 0 {
+            tracing::info!(replays, "deleted expired replays");
+        }
+        Ok(())
+    }
+
     /// Waits between two batches. Returns `false` if this process stops.
     async fn pause(&self) -> bool {
         tokio::select! { () = tokio::time::sleep(PAUSE) => true, () = self.stop.cancelled() => false }
@@ -122,6 +136,7 @@ impl Cleaner {
             }
         }
         self.roll_up().await?;
+        self.delete_ended_replays().await?;
         Ok((deleted, store::leases::delete_dead_workers(&self.pool, done).await?))
     }
 }

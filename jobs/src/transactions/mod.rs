@@ -162,6 +162,12 @@ impl Transactions {
         retention::run(retention, &self.stop, "webhook conflicts", delete).await;
     }
 
+    /// Deletes the counts of old replays of webhooks periodically until the stop. Every worker runs this.
+    pub async fn delete_expired_replays(self, retention: Retention) {
+        let delete = |after, age| store::replays::delete_expired(&self.pool, after, age);
+        retention::run(retention, &self.stop, "webhook replays", delete).await;
+    }
+
     /// Deletes old callbacks periodically until the stop. Every worker runs this.
     pub async fn delete_expired_callbacks(self, retention: Retention) {
         self.callbacks.run_retention(retention, &self.stop).await;

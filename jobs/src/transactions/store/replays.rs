@@ -1,12 +1,18 @@
-//! SQL of replays, which are webhooks that repeat an id with the same payload: how often, and when.
+//! SQL of replays, which are webhooks that repeat an id with the same payload: how often, and when, for a month.
+
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use crate::transactions::retention::Step;
 use runtime::{
     db::Pool,
     error::Error,
     executor::{repeatable, transactional},
 };
+
+/// The number of ids that one step of the retention reads.
+const STEP_SIZE: i64 = 5000;
 
 /// Webhooks with a known id and one payload.
 #[derive(Debug)]
@@ -43,4 +49,27 @@ pub(crate) async fn repetitions(pool: &Pool, transaction_id: &str) -> Result<Vec
 pub(crate) async fn count(pool: Pool, ids: Vec<String>) -> Result<Vec<()>, Error> {
     count_by_id!("webhook_replays", &ids).execute(transactional(&pool)).await?;
     Ok(vec![(); ids.len()])
+}
+
+/// Reads the next 5,000 ids after `after`, and deletes the counts of those whose last replay is older than `age`. Rows that a
+/// count is changing are skipped, so that neither waits for the other.
+pub(crate) async fn delete_expired(pool: &Pool, after: String, age: Duration) -> Result<Step<String>, Error> {
+    let step = sqlx::query!(
+        r#"WITH step AS (
+               SELECT transaction_id FROM webhook_replays WHERE transaction_id > $1 ORDER BY transaction_id LIMIT $3),
+           expired AS (
+               DELETE FROM webhook_replays
+               WHERE transaction_id = ANY(ARRAY(
+                   SELECT old.transaction_id FROM step JOIN webhook_replays AS old USING (transaction_id)
+                   WHERE old.last_at < now() - make_interval(secs => $2) FOR UPDATE OF old SKIP LOCKED))
+               RETURNING transaction_id)
+           SELECT count(*) AS "read!", max(transaction_id) AS last, (SELECT count(*) FROM expired) AS "deleted!"
+           FROM step"#,
+        after,
+        age.as_secs_f64(),
+        STEP_SIZE,
+    )
+    .fetch_one(transactional(pool))
+    .await?;
+    Ok(Step { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
 }

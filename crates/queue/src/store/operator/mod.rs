@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod groups;
 pub(crate) mod minutes;
+pub(crate) mod replay_retention;
 pub(crate) mod replays;
 pub(crate) mod selection;
 pub(crate) mod trends;
