@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use queue::{
-    JobKinds, Operator, Registry, Worker,
+    CANCELLED, JobKinds, Operator, Registry, Worker,
     operator::replays::{Pace, Replay, ReplayChange, ReplayDeadLetters, Selection, StartedReplay},
+    status::{Cancelled, Replayed},
 };
 use runtime::shutdown::Shutdown;
 
@@ -294,5 +295,67 @@ async fn the_third_replay_of_a_job_needs_a_confirmation() {
     let replayed: Vec<&str> =
         job.events.iter().filter(|event| event.event == "replayed").map(|event| &*event.text).collect();
     assert_eq!((replayed.len(), replayed[2]), (3, &*format!("replayed by ada with the replay {}", third.id)));
+    worker.stop().await;
+}
+
+/// The id of the job that performs the only replay.
+async fn job_of_replay(replays: &Replays) -> String {
+    let job = "SELECT id FROM apalis.jobs WHERE job_type = 'replay_dead_letters'";
+    sqlx::query_scalar(job).fetch_one(&replays.harness.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_replay_stops_when_its_job_is_cancelled_and_goes_on_when_the_job_is_replayed() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 20, &Step::Done).await;
+    let replay = replays.start_replay(ALL_AT_ONCE).await;
+    let job = job_of_replay(&replays).await;
+    assert_eq!(replays.operator.cancel(&job, &order()).await.unwrap(), Cancelled::AtOnce);
+    let stopped = replays.find(&replay).await;
+    let because = format!("its job has ended: {CANCELLED}");
+    assert_eq!((&*stopped.state, stopped.stopped_because.as_deref()), ("stopped", Some(&*because)));
+    assert!(stopped.ended_at.is_some() && !stopped.is_open(), "{stopped:?}");
+    assert_eq!(replays.operator.replay(&job, &order()).await.unwrap(), Replayed::Replayed);
+    let running = replays.find(&replay).await;
+    assert_eq!((&*running.state, running.stopped_because, running.ended_at), ("running", None, None));
+    let worker = replays.start_worker();
+    assert_eq!(replays.wait_for_state(&replay, "done").await.replayed, 20);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_that_an_operator_has_stopped_does_not_go_on_with_its_job() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 2, &Step::Done).await;
+    let replay = replays.start_replay(ALL_AT_ONCE).await;
+    let job = job_of_replay(&replays).await;
+    assert!(replays.operator.change_replay(replay.id, ReplayChange::Stop, &order()).await.unwrap());
+    assert_eq!(replays.operator.cancel(&job, &order()).await.unwrap(), Cancelled::AtOnce);
+    assert_eq!(replays.operator.replay(&job, &order()).await.unwrap(), Replayed::Replayed);
+    let worker = replays.start_worker();
+    let is_done = "EXISTS (SELECT FROM apalis.jobs WHERE job_type = 'replay_dead_letters' AND status = 'Done')";
+    replays.harness.wait_until("the job finds nothing to do", is_done).await;
+    worker.stop().await;
+    let stopped = replays.find(&replay).await;
+    assert_eq!((&*stopped.state, stopped.stopped_because.as_deref()), ("stopped", Some("ada: the processor is down")));
+    assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 2);
+}
+
+#[tokio::test]
+async fn a_replay_stops_when_its_job_becomes_a_dead_letter() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 20, &Step::Done).await;
+    let replay = replays.start_replay(ALL_AT_ONCE).await;
+    let crashed = "UPDATE apalis.jobs SET crashes = 3 WHERE job_type = 'replay_dead_letters'";
+    assert_eq!(replays.harness.execute(crashed).await, 1);
+    let worker = replays.start_worker();
+    let stopped = replays.wait_for_state(&replay, "stopped").await;
+    let because = stopped.stopped_because.unwrap_or_default();
+    assert!(because.starts_with("its job has ended: quarantined"), "{because}");
+    let is_dead = "EXISTS (SELECT FROM apalis.jobs WHERE job_type = 'replay_dead_letters' AND status = 'Killed')";
+    replays.harness.wait_until("the job is a dead letter", is_dead).await;
+    let job = job_of_replay(&replays).await;
+    assert_eq!(replays.operator.replay(&job, &order()).await.unwrap(), Replayed::Replayed);
+    assert_eq!(replays.wait_for_state(&replay, "done").await.replayed, 20);
     worker.stop().await;
 }

@@ -109,7 +109,8 @@ enum ReplayState {
     Paused,
     /// All its jobs wait again, and not all of them have ended. It may still be stopped because too many die.
     Watching,
-    /// By an operator, or because too many jobs died again; `stopped_because` says which.
+    /// By an operator, because too many jobs died again, or because its own job was cancelled or died; `stopped_because` says
+    /// which.
     Stopped,
     Done,
 }

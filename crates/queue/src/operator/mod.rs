@@ -19,7 +19,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use self::{audit::Order, replays::REPLAYS_WITHOUT_ASKING};
+use self::{audit::Order, replay_job::ReplayDeadLetters, replays::REPLAYS_WITHOUT_ASKING};
 
 use super::{
     cancel::CANCELLED,
@@ -91,9 +91,11 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Creates the interface. `kinds` are the job kinds that have records.
+    /// Creates the interface. `kinds` are the job kinds that have records. That of replays is added: its record is the replay.
     pub fn new(pool: &Pool, queue: &Queue, kinds: JobKinds) -> Self {
-        Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::new(kinds) }
+        let operator = Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::default() };
+        let kinds = kinds.kind::<ReplayDeadLetters>(operator.clone());
+        Self { kinds: Arc::new(kinds), ..operator }
     }
 
     /// The same interface, but it reads through another pool. Actions use the pool of the queue.

@@ -2,18 +2,18 @@
 //! times, and snoozes until the next batch.
 //!
 //! Its progress is a row of `replays`, which each run writes in the transaction of its batch. So a replay survives every
-//! restart.
+//! restart. A replay whose job is cancelled, or becomes a dead letter, is stopped; it goes on when that job is replayed.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Operator;
+use super::{Operator, Replayable};
 use crate::{
     Failure, Job, Outcome, Policy, Run, Tx,
     counts::Event,
-    replay::{Selection, Skip},
+    replay::{ReplayChange, Selection, Skip},
     storable::StorableText,
     store::operator::{self as store, replays as sql},
 };
@@ -30,6 +30,8 @@ const BATCH_SECONDS: f64 = 2.0;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest time between two looks after the last batch.
 const LONGEST_PAUSE: f64 = 10.0;
+/// The beginning of the reason of a replay that was stopped with its job.
+const JOB_ENDED: &str = "its job has ended: ";
 
 /// The job of a replay: each run is one step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +53,19 @@ impl Job for ReplayDeadLetters {
             None => Outcome::Done,
         })
     }
+
+    /// Stops the replay, because nothing continues it.
+    async fn on_discard(self, operator: Operator, reason: String) -> Result<(), Failure> {
+        Ok(operator.stop_with_job(self.replay, &reason).await?)
+    }
+}
+
+impl Replayable for ReplayDeadLetters {
+    /// Continues a replay that was stopped with its job, also one that was paused before. One that an operator has stopped
+    /// stays so, and the job finds nothing to do.
+    async fn on_replay(self, _: Operator, tx: &mut Tx) -> Result<(), Error> {
+        Ok(sql::reopen(tx, self.replay, JOB_ENDED).await?)
+    }
 }
 
 /// What the failure of one dead letter does to its batch.
@@ -63,6 +78,19 @@ enum OnFailure {
 }
 
 impl Operator {
+    /// Stops a replay whose job has ended without it. An ended replay does not change.
+    async fn stop_with_job(&self, id: Uuid, reason: &str) -> Result<(), Error> {
+        let (open, stopped, _) = ReplayChange::Stop.states();
+        let because = StorableText::from(format!("{JOB_ENDED}{reason}"));
+        let mut tx = self.queue.begin().await?;
+        let is_stopped = sql::change(&mut tx, id, open, stopped, Some(because.as_str())).await?;
+        tx.commit().await?;
+        if is_stopped {
+            tracing::warn!(replay = %id, reason, "replay stopped with its job");
+        }
+        Ok(())
+    }
+
     /// Runs one step of a replay. Returns the time until the next step; `None` when it has ended.
     ///
     /// Savepoints cost two round trips for each job. So a batch gets them only after it has failed without them.

@@ -150,6 +150,19 @@ pub(crate) async fn change(
     Ok(changed.execute(&mut *tx).await?.rows_affected() == 1)
 }
 
+/// Continues a stopped replay if the reason of its stop begins with `because`.
+pub(crate) async fn reopen(tx: &mut Transaction, id: Uuid, because: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE replays SET state = 'running', stopped_because = NULL, ended_at = NULL
+         WHERE id = $1 AND state = 'stopped' AND starts_with(stopped_because, $2)",
+        id,
+        because,
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
 /// What a step of a replay needs.
 pub(crate) struct Running {
     pub id: Uuid,
