@@ -359,3 +359,20 @@ async fn a_replay_stops_when_its_job_becomes_a_dead_letter() {
     assert_eq!(replays.wait_for_state(&replay, "done").await.replayed, 20);
     worker.stop().await;
 }
+
+/// The database's clock was a day ahead when the next job was planned, and was then set back.
+#[tokio::test]
+async fn a_replay_does_not_wait_for_a_time_that_its_rate_cannot_reach() {
+    for is_paused in [false, true] {
+        let replays = Replays::start().await;
+        replays.add_dead("a", 5, &Step::Done).await;
+        let replay = replays.start_replay(Pace { rate: 10.0, ..ALL_AT_ONCE }).await;
+        let change = async |change| replays.operator.change_replay(replay.id, change, &order()).await.unwrap();
+        assert!(!is_paused || change(ReplayChange::Pause).await);
+        replays.harness.execute("UPDATE replays SET next_at = now() + interval '1 day'").await;
+        assert!(!is_paused || change(ReplayChange::Resume).await);
+        let worker = replays.start_worker();
+        assert_eq!(replays.wait_for_state(&replay, "done").await.replayed, 5);
+        worker.stop().await;
+    }
+}

@@ -140,7 +140,9 @@ impl Operator {
                 }
             }
         }
-        let wait = sql::record(&mut tx, &replay, &replayed, &skips, &last.id).await?;
+        // A batch of at most `BATCH_SECONDS`, rounded up to a whole job.
+        let ahead = BATCH_SECONDS + 1.0 / replay.rate;
+        let wait = sql::record(&mut tx, &replay, &replayed, &skips, &last.id, ahead).await?;
         tx.commit().await?;
         self.queue.counts.of(&replay.queue).add(Event::Enqueued, replayed.len() as u64);
         for Skip { job, cause } in &skips {

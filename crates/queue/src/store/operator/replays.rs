@@ -246,17 +246,22 @@ const SKIPS_KEPT: usize = 20;
 
 /// Spreads the replayed jobs of a batch over time by the rate, records the replay with each of them, and records the
 /// batch. Returns the seconds until the next batch is due.
+///
+/// The batch is due at most `ahead` seconds from now, as far ahead as a batch before it can reach. A later `next_at` comes
+/// from a clock that was ahead and was set back; the replay would wait until then.
 pub(crate) async fn record(
     tx: &mut Transaction,
     replay: &Running,
     jobs: &[String],
     skips: &[Skip],
     last_id: &str,
+    ahead: f64,
 ) -> Result<f64> {
     let newest = &skips[skips.len().saturating_sub(SKIPS_KEPT)..];
     sqlx::query_scalar!(
         r#"WITH start AS (
-               SELECT greatest(next_at, clock_timestamp()) AS at, replayed FROM replays WHERE id = $1
+               SELECT greatest(least(next_at, clock_timestamp() + make_interval(secs => $9)), clock_timestamp()) AS at, replayed
+               FROM replays WHERE id = $1
            ), batch AS (
                SELECT id, number FROM unnest($2::text[]) WITH ORDINALITY AS batch (id, number)
            ), spread AS (
@@ -287,6 +292,7 @@ pub(crate) async fn record(
         Json(newest) as _,
         SKIPS_KEPT as i64,
         EVENTS_KEPT,
+        ahead,
     )
     .fetch_one(&mut *tx)
     .await
