@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use queue::{
     CANCELLED, JobId, JobKinds, Operator, Policy, Replayable, Timing, Tx,
     filter::Filter,
-    operator::pauses::Pausing,
+    operator::{pauses::Pausing, replays::ReplayDeadLetters},
     status::{Cancelled, Replayed, State},
 };
 use runtime::error::Error;
@@ -319,4 +320,23 @@ async fn the_reason_why_a_job_does_not_run_is_reported() {
     assert!(why(&snoozed).await.starts_with("its worker is gone"));
     operator.cancel(&snoozed, &order()).await.unwrap();
     assert!(why(&snoozed).await.starts_with("its worker is gone"));
+}
+
+/// The discard of each of these jobs needs a session of the pool in which its cancellation holds one.
+#[tokio::test]
+async fn cancellations_leave_a_session_for_what_they_discard() {
+    let harness = QueueHarness::start().await;
+    let pool = harness.database.pool("operator", 2);
+    let operator = Operator::new(&pool, &queue::Queue::start(pool.clone()), JobKinds::default());
+    let job = |_| queue::NewJob::of(&ReplayDeadLetters { replay: uuid::Uuid::now_v7() }).unwrap();
+    let jobs: Vec<queue::NewJob> = (0..8).map(job).collect();
+    let mut tx = harness.queue.begin().await.unwrap();
+    let ids = queue::enqueue(&mut tx, &jobs).await.unwrap();
+    tx.commit().await.unwrap();
+    let cancel = |id: &JobId| {
+        let (operator, id) = (operator.clone(), id.to_string());
+        async move { operator.cancel(&id, &order()).await.unwrap() }
+    };
+    let cancelled = tokio::time::timeout(SOON, join_all(ids.iter().map(cancel))).await.expect("no session is missing");
+    assert_eq!(cancelled, [Cancelled::AtOnce; 8]);
 }

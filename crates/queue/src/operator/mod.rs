@@ -18,6 +18,7 @@ pub mod workers;
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use self::{audit::Order, replay_job::ReplayDeadLetters, replays::REPLAYS_WITHOUT_ASKING};
 
@@ -88,12 +89,16 @@ pub struct Operator {
     pool: Pool,
     queue: Queue,
     kinds: Arc<JobKinds>,
+    /// Locked during a cancellation. It holds a session while [`Job::on_discard`] needs another one of the same pool. Without
+    /// this lock, as many cancellations as the pool has sessions would all wait for each other.
+    cancelling: Arc<Mutex<()>>,
 }
 
 impl Operator {
     /// Creates the interface. `kinds` are the job kinds that have records. That of replays is added: its record is the replay.
     pub fn new(pool: &Pool, queue: &Queue, kinds: JobKinds) -> Self {
-        let operator = Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::default() };
+        let (pool, queue) = (pool.clone(), queue.clone());
+        let operator = Self { pool, queue, kinds: Arc::default(), cancelling: Arc::default() };
         let kinds = kinds.kind::<ReplayDeadLetters>(operator.clone());
         Self { kinds: Arc::new(kinds), ..operator }
     }
@@ -156,13 +161,15 @@ impl Operator {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable or `on_discard` fails; [`Error::Internal`] for an
-    /// unknown state. Then nothing has changed.
+    /// unknown state. Then the job has not changed; its record has if the process dies, or the commit fails, after
+    /// `on_discard`. The next run of the job finds that.
     pub async fn cancel(&self, id: &str, order: &Order) -> Result<Cancelled, Error> {
+        let _only = self.cancelling.lock().await;
         let mut tx = self.queue.begin().await?;
         let Some(job) = sql::lock(&mut tx, id).await? else { return Ok(Cancelled::NotFound) };
         let cancelled = match State::of(&job.status) {
             State::Waiting => {
-                // The job is locked, so no worker claims it meanwhile.
+                // The job stays locked meanwhile, so that no worker claims it and changes the record as well.
                 if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
                     kind.on_discard(&job.payload).await.map_err(|failure| Error::Unavailable(failure.error))?;
                 }
