@@ -45,8 +45,11 @@ impl Operator {
         if count.replayed_before > 0 && !pace.include_replayed {
             return Ok(StartedReplay::ReplayedBefore(count.replayed_before));
         }
+        // What dies after the count is not taken: it was neither recorded nor checked for earlier replays.
+        let counted_at = selection.died_before.unwrap_or(count.at.into());
+        let counted = Selection { died_before: Some(counted_at), ..selection.clone() };
         let mut tx = self.queue.begin().await?;
-        let replay = sql::insert(&mut tx, id, selection, pace).await?;
+        let replay = sql::insert(&mut tx, id, &counted, pace).await?;
         let filter = json!({"queue": selection.queue, "group": selection.group, "error": selection.error,
                             "rate": pace.rate, "limit": pace.limit, "canary": pace.canary,
                             "stop_if_dead": pace.stop_if_dead, "include_replayed": pace.include_replayed});
