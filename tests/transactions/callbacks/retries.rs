@@ -59,7 +59,8 @@ async fn a_failure_that_is_not_recorded_is_retried_no_earlier() {
     let mut held = pool.begin().await.unwrap();
     // Callbacks can be read, and not written.
     sqlx::query("LOCK TABLE callbacks IN EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
-    let retried = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND status = 'Pending' AND failures = 1
+    let retried =
+        "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND status = 'Pending' AND failures = 1
                    AND run_at > now() + interval '50 min'";
     system.wait_for_count(retried, 1).await;
     held.rollback().await.unwrap();

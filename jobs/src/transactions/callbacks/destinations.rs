@@ -179,7 +179,11 @@ mod tests {
         let probe = destination.begin_call().expect("a probe");
         assert_eq!(destination.begin_call().err(), failing(PROBE_PAUSE));
         destination.end_call(probe, false);
-        assert_eq!(destination.begin_call().err(), failing(PROBE_PAUSE), "a failed probe does not begin another outage");
+        assert_eq!(
+            destination.begin_call().err(),
+            failing(PROBE_PAUSE),
+            "a failed probe does not begin another outage"
+        );
         tokio::time::advance(PROBE_PAUSE).await;
         let probe = destination.begin_call().expect("another probe");
         destination.end_call(probe, true);

@@ -291,7 +291,9 @@ mod tests {
             assert!(wait <= Duration::from_secs(most), "{age}: {wait:?}");
             assert_eq!(reason, "callback was not sent: CALLBACK_URL of this worker has no URL for acme");
         }
-        assert!(matches!(job.wait_for_url(GIVE_UP_AFTER), Outcome::Reject(reason) if reason.ends_with("the settlement")));
+        assert!(
+            matches!(job.wait_for_url(GIVE_UP_AFTER), Outcome::Reject(reason) if reason.ends_with("the settlement"))
+        );
     }
 
     #[test]
