@@ -103,6 +103,38 @@ async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twen
     println!("shipped settings: {RUNS} jobs of a killed worker run elsewhere after {elsewhere:.1?}; {settled:?}");
 }
 
+/// A migration or an operator may lock a table that only operators read.
+#[tokio::test]
+async fn a_lock_on_the_counts_delays_no_rescue() {
+    const RUNS: usize = 10;
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    log_changes(&pool).await;
+    let processor = Processor::start(Duration::from_secs(60)).await;
+    let variables = [&with_processor(&processor.url)[..], &[("PROCESSOR_TIMEOUT_SECONDS", "120")]].concat();
+    let api = Api::start(&database.url, &variables).await;
+    let mut victim = start_worker(&database.url, &variables).await;
+    let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
+    let history = post_webhooks(&http_client(), &api.url, &ids).await;
+    eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
+    let mut other = start_worker(&database.url, &variables).await;
+    processor.set_delay(Duration::ZERO);
+    let mut lock = pool.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE queue_minutes IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("a lock");
+
+    let killed = Instant::now();
+    victim.signal(Signal::SIGKILL);
+    victim.wait_for_exit(SOON).await;
+    eventually("all run elsewhere", SOON, async || processor.calls() == 2 * RUNS).await;
+    let elsewhere = killed.elapsed();
+    lock.rollback().await.expect("no lock");
+    wait_until_settled(&pool, SOON).await;
+    let settled = assert_consistent(&pool, &history).await;
+    assert_eq!(settled.crashes, RUNS as i64);
+    assert!(other.is_running());
+    println!("counts locked: {RUNS} jobs of a killed worker run elsewhere after {elsewhere:.1?}; {settled:?}");
+}
+
 /// Whether an unfinished job has seen two crashes. A third one would quarantine it.
 async fn has_two_crashes(pool: &PgPool) -> bool {
     let query = "SELECT EXISTS (SELECT FROM apalis.jobs WHERE crashes >= 2 AND status <> 'Done')";

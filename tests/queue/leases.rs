@@ -55,6 +55,31 @@ async fn jobs_of_a_dead_worker_run_elsewhere() {
     assert_eq!((held.status.as_str(), held.lock_by.as_deref()), ("Running", Some("alive")));
 }
 
+/// Counts are only for operators. A lock on their table delays no heartbeat and no rescue, and they are written once later.
+#[tokio::test]
+async fn a_lock_on_the_counts_delays_no_rescue() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("job", &[Step::Done]).await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
+    harness
+        .execute(
+            "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
+             VALUES ('dead', 'millrace', 'PostgreSQL', now(), '1 s')",
+        )
+        .await;
+    let mut lock = harness.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE queue_minutes IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    eventually("the job runs while the table is locked", SOON, async || scripted.runs_of("job") == 1).await;
+    harness.wait_for_heartbeats(3).await;
+    lock.rollback().await.unwrap();
+    let counted = "(SELECT sum(started) = 1 AND sum(done) = 1 AND sum(rescued) = 1 FROM queue_minutes)";
+    harness.wait_until("all is counted", counted).await;
+    running.stop().await;
+    harness.wait_until("all is counted once", counted).await;
+    assert_eq!(harness.row("job").await.crashes, 1);
+}
+
 /// A worker that starts during an outage sees old rows of workers that are about to renew their leases.
 #[tokio::test]
 async fn a_new_worker_rescues_no_job_before_it_has_watched_a_whole_lease() {

@@ -38,13 +38,16 @@ use super::{
 use runtime::{
     db::Database,
     error::{causes, is_logged},
-    executor::on_session,
+    executor::{on_session, on_session_within},
     version::VERSION,
     writable,
 };
 
 /// How long a stop waits for the database to delete the worker's row.
 const DEREGISTER_LIMIT: Duration = Duration::from_secs(1);
+/// How long the server may take to write what only operators see. With the usual limit of 5 s, a lock on such a table, as of a
+/// migration, would delay each check for dead workers by as much.
+const REPORT_LIMIT: Duration = Duration::from_millis(500);
 
 /// Starts the heartbeat thread of `worker`, which also rescues the jobs of dead workers. The thread ends after `stop`.
 ///
@@ -178,8 +181,6 @@ impl Heartbeat {
                     tracing::info!("an operator drains this worker: it stops when its jobs have ended");
                     self.report.drain.cancel();
                 }
-                self.write_counts(connection).await?;
-                self.record_release(connection).await?;
             }
             match self.check_leases(connection, observer, &mut without_row, is_heartbeat_due).await {
                 Ok(()) => self.failures.checks.store(0, Relaxed),
@@ -191,10 +192,14 @@ impl Heartbeat {
                 }
                 Err(error) => return Err(error),
             }
-            let now = Instant::now();
-            let next_check = (now + self.timing.rescue).min(next_heartbeat);
+            let next_check = (Instant::now() + self.timing.rescue).min(next_heartbeat);
             let wake = observer.next_expiry().map_or(next_check, |expiry| next_check.min(expiry));
-            let pause = wake.saturating_duration_since(now);
+            // After heartbeat and rescue, which must not wait for these tables.
+            if is_heartbeat_due {
+                self.write_counts(connection).await?;
+                self.record_release(connection).await?;
+            }
+            let pause = wake.saturating_duration_since(Instant::now());
             tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
         }
         Ok(())
@@ -205,7 +210,8 @@ impl Heartbeat {
         if self.is_recorded.swap(true, Relaxed) {
             return Ok(());
         }
-        let record = sql::record_release(on_session(connection, &self.database), &VERSION);
+        let session = on_session_within(connection, &self.database, self.report_limit());
+        let record = sql::record_release(session, &VERSION);
         match within(self.write_limit(), record).await {
             Err(error @ sqlx::Error::Database(_)) => {
                 tracing::debug!(error = causes(&error), "could not record the release");
@@ -221,7 +227,8 @@ impl Heartbeat {
         if taken.is_empty() {
             return Ok(());
         }
-        let add = minutes::add(on_session(connection, &self.database), &self.worker, &taken);
+        let session = on_session_within(connection, &self.database, self.report_limit());
+        let add = minutes::add(session, &self.worker, &taken);
         match within(self.write_limit(), add).await {
             Ok(()) => {
                 self.failures.counts.store(0, Relaxed);
@@ -242,6 +249,11 @@ impl Heartbeat {
     /// The time limit of a connection attempt or a write. Three of them fit into a lease.
     fn write_limit(&self) -> Duration {
         self.timing.lease / 3
+    }
+
+    /// [`REPORT_LIMIT`], and less for a short lease.
+    fn report_limit(&self) -> Duration {
+        REPORT_LIMIT.min(self.timing.lease / 10)
     }
 
     /// The time limit of a reply that needs no disk. If this worker's own connection dies, it restarts the observation

@@ -1,5 +1,7 @@
 //! Executors of SQL statements: each with the time limit, the span, and the rules for poolers and dead sessions.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
 use sqlx::{
     Connection, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
@@ -40,7 +42,26 @@ pub fn once(pool: &Pool) -> StatementExecutor<'_> {
 
 /// Runs one statement on a connection that belongs to no pool.
 pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Database) -> StatementExecutor<'c> {
-    StatementExecutor(if database.has_sessions() { Target::Session(connection) } else { Target::Pooled(connection) })
+    StatementExecutor(if database.has_sessions() {
+        Target::Session(connection)
+    } else {
+        Target::OwnTransaction(connection, settings::begin_statement(None))
+    })
+}
+
+/// Runs one statement on a connection that belongs to no pool, in its own transaction. The server cancels it after `limit`,
+/// also while it waits for a lock: then it has changed nothing, and the connection can be used further.
+pub fn on_session_within<'c>(
+    connection: &'c mut PgConnection,
+    database: &super::db::Database,
+    limit: Duration,
+) -> StatementExecutor<'c> {
+    let begin = if database.has_sessions() {
+        settings::limited_begin_statement(limit)
+    } else {
+        settings::begin_statement(Some(limit))
+    };
+    StatementExecutor(Target::OwnTransaction(connection, begin))
 }
 
 /// An executor of single statements. It gives each statement a time limit, and a span in the current trace.
@@ -52,8 +73,8 @@ enum Target<'c> {
     Pool(&'c Pool, ExecutionMode),
     /// A connection outside any pool.
     Session(&'c mut PgConnection),
-    /// A connection outside any pool, to a pooler.
-    Pooled(&'c mut PgConnection),
+    /// A connection outside any pool, on which the statement runs in a transaction that this statement begins.
+    OwnTransaction(&'c mut PgConnection, SqlStr),
     /// A connection of a pool, inside a transaction.
     Transaction(&'c mut PgConnection),
 }
@@ -82,7 +103,9 @@ impl<'c> Executor<'c> for StatementExecutor<'c> {
                 let items = match self.0 {
                     Target::Pool(pool, mode) => with_time_limit(run_on_pool(pool, mode, query)).await,
                     Target::Session(connection) => with_time_limit(run(connection, query)).await,
-                    Target::Pooled(connection) => with_time_limit(run_and_commit(connection, query)).await,
+                    Target::OwnTransaction(connection, begin) => {
+                        with_time_limit(run_and_commit(connection, begin, query)).await
+                    }
                     Target::Transaction(connection) => {
                         with_time_limit(run(connection, query)).await.inspect_err(writable::record_error)
                     }
@@ -110,7 +133,7 @@ impl<'c> Executor<'c> for StatementExecutor<'c> {
     {
         match self.0 {
             Target::Pool(pool, _) => pool.sessions.prepare_with(sql, types),
-            Target::Session(connection) | Target::Pooled(connection) | Target::Transaction(connection) => {
+            Target::Session(connection) | Target::OwnTransaction(connection, _) | Target::Transaction(connection) => {
                 connection.prepare_with(sql, types)
             }
         }
@@ -122,7 +145,7 @@ impl<'c> Executor<'c> for StatementExecutor<'c> {
     {
         match self.0 {
             Target::Pool(pool, _) => pool.sessions.describe(sql),
-            Target::Session(connection) | Target::Pooled(connection) | Target::Transaction(connection) => {
+            Target::Session(connection) | Target::OwnTransaction(connection, _) | Target::Transaction(connection) => {
                 connection.describe(sql)
             }
         }
@@ -202,8 +225,8 @@ async fn try_on_pool(pool: &Pool, mode: ExecutionMode, query: Query) -> Statemen
 }
 
 /// Runs a statement in its own transaction.
-async fn run_and_commit(connection: &mut PgConnection, query: Query) -> StatementResult {
-    let mut transaction = connection.begin_with(settings::begin_statement(None)).await?;
+async fn run_and_commit(connection: &mut PgConnection, begin: SqlStr, query: Query) -> StatementResult {
+    let mut transaction = connection.begin_with(begin).await?;
     let items = run(&mut transaction, query).await?;
     transaction.commit().await?;
     Ok(items)

@@ -84,6 +84,12 @@ pub(super) fn begin_statement(limit: Option<Duration>) -> SqlStr {
     AssertSqlSafe(format!("BEGIN ISOLATION LEVEL READ COMMITTED; DEALLOCATE ALL; {settings}")).into_sql_str()
 }
 
+/// The statement that begins a transaction on a session that has our settings, with a time limit for each statement.
+pub(super) fn limited_begin_statement(limit: Duration) -> SqlStr {
+    let (name, value) = statement_timeout(limit);
+    AssertSqlSafe(format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL {name} = '{value}'")).into_sql_str()
+}
+
 /// Applies our settings to a new session, in one round trip. Returns whether the session can only read.
 ///
 /// # Errors
