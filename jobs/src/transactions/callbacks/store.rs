@@ -162,7 +162,8 @@ pub(super) async fn record_deliveries(pool: Pool, deliveries: Vec<Delivery>) -> 
 
 /// Records a failed try. Returns whether the destination has failed for longer than `limit` without a success.
 ///
-/// A destination that is failing already is not written again: its row would be the bottleneck of all failures.
+/// A destination that is failing already is not written again: its row would be the bottleneck of all failures. One that fails
+/// since a later time does so since now: the server's clock has gone back.
 pub(super) async fn record_failure(
     pool: &Pool,
     id: Uuid,
@@ -176,11 +177,11 @@ pub(super) async fn record_failure(
                UPDATE callbacks SET attempts = attempts + 1, last_status = $3, last_error = $4
                WHERE id = $1 AND delivered_at IS NULL),
            failing AS (
-               SELECT failing_since FROM callback_destinations WHERE name = $2 AND failing_since IS NOT NULL),
+               SELECT failing_since FROM callback_destinations WHERE name = $2 AND failing_since <= now()),
            begun AS (
                INSERT INTO callback_destinations AS known (name, failing_since)
                SELECT $2, now() WHERE NOT EXISTS (SELECT FROM failing)
-               ON CONFLICT (name) DO UPDATE SET failing_since = coalesce(known.failing_since, excluded.failing_since))
+               ON CONFLICT (name) DO UPDATE SET failing_since = least(known.failing_since, excluded.failing_since))
            SELECT coalesce((SELECT failing_since < now() - make_interval(secs => $5) FROM failing), false) AS "is_over!""#,
         id,
         destination,
