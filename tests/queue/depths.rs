@@ -68,6 +68,18 @@ async fn a_long_queue_is_estimated_from_its_last_count_and_what_came_since() {
     running.abort().await;
 }
 
+/// The server's clock was ahead at the last count.
+#[tokio::test]
+async fn a_count_of_a_later_time_is_renewed() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let running = harness.start_worker(&scripted, OFTEN);
+    let counted = "EXISTS (SELECT FROM queue_depths WHERE queue = 'scripted' AND counted_at <= now())";
+    harness.wait_until("the queue is counted", counted).await;
+    harness.execute("UPDATE queue_depths SET counted_at = now() + interval '1 hour'").await;
+    harness.wait_until("it is counted again", counted).await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn the_estimate_follows_a_drain() {
     let harness = QueueHarness::start().await;

@@ -171,3 +171,18 @@ async fn replays_are_deleted_with_their_jobs_long_after_their_end() {
     assert_eq!(left, ["done, young", "paused", "running", "watching"]);
     harness.wait_until("the others keep their jobs", "(SELECT count(*) FROM replayed_jobs) = 12").await;
 }
+
+/// The server's clock was ahead when an hour was summed.
+#[tokio::test]
+async fn an_hour_of_a_later_time_keeps_no_other_hour_from_being_summed() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.execute(MINUTES).await;
+    let later = "INSERT INTO queue_hours (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued,
+                                          fenced, run_us, waits, runs)
+                 VALUES ('q', date_trunc('hour', now(), 'UTC') + interval '5 hours', 1, 1, 1, 0, 0, 0, 0, 0, 0, 10, '{1,0}', '{1,0}')";
+    harness.execute(later).await;
+    let running = harness.start_worker(&scripted, OFTEN);
+    let summed = "(SELECT count(*) = 2 FROM queue_hours WHERE queue = 'q' AND hour < now() AND enqueued IN (360, 3))";
+    harness.wait_until("both hours are summed", summed).await;
+    running.stop().await;
+}

@@ -17,7 +17,7 @@ use runtime::{db::Pool, executor::repeatable};
 const MAX_COUNTED: i64 = 2_000_000;
 
 /// Returns the queues whose waiting jobs were not counted in the last minute: those of `own`, and all that have waiting
-/// jobs or a count.
+/// jobs or a count. A count of a later time was made before the server's clock went back: its age is not known.
 pub(crate) async fn uncounted(pool: &Pool, own: &[String]) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"WITH RECURSIVE waiting AS (
@@ -30,7 +30,7 @@ pub(crate) async fn uncounted(pool: &Pool, own: &[String]) -> Result<Vec<String>
            SELECT name AS "name!"
            FROM (SELECT job_type AS name FROM waiting UNION SELECT unnest($1::text[]) UNION SELECT queue FROM queue_depths) AS known
            WHERE name IS NOT NULL
-             AND NOT EXISTS (SELECT FROM queue_depths WHERE queue = name AND counted_at > now() - interval '1 minute')"#,
+             AND NOT EXISTS (SELECT FROM queue_depths WHERE queue = name AND counted_at > now() - interval '1 minute' AND counted_at <= now())"#,
         own,
     )
     .fetch_all(repeatable(pool))

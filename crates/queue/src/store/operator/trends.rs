@@ -28,7 +28,7 @@ pub(crate) async fn points(pool: &Pool, queue: &str, step: u32, count: u32) -> R
         r#"WITH frame AS (
                SELECT date_bin(make_interval(secs => $2::float8), now(), 'epoch') - make_interval(secs => $2::float8 * ($3::float8 - 1)) AS start
            ), summed AS (
-               SELECT CASE WHEN $2::float8 >= 3600 THEN (SELECT max(hour) + interval '1 hour' FROM queue_hours WHERE queue = $1) END AS upto
+               SELECT CASE WHEN $2::float8 >= 3600 THEN (SELECT max(hour) + interval '1 hour' FROM queue_hours WHERE queue = $1 AND hour <= now()) END AS upto
            ), counts AS (
                SELECT hour AS minute, enqueued, retried, snoozed, started, done, dead, cancelled, waits
                FROM frame, summed, queue_hours WHERE queue = $1 AND hour >= frame.start AND hour < summed.upto
