@@ -11,7 +11,7 @@ use queue::{
 
 use crate::harness::{
     eventually,
-    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJobs, Step, order, quick_policy},
+    queue_harness::{FAST, NEVER, QueueHarness, SHORT_LEASE, ScriptedJobs, Step, order, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -38,6 +38,36 @@ const ROWS: &str = r#"
         ('infinity', 'Weird', 1, 0, 0, NULL, '4000-01-01 BC', '20000-01-01', NULL),
         ('-infinity', 'Queued', 1, 0, 0, NULL, NULL, NULL, NULL)
     ) AS odd (run_at, status, attempts, failures, crashes, errors, done_at, lock_at, last_result)"#;
+
+/// Makes the database refuse that these jobs get this status.
+async fn refuse(harness: &QueueHarness, status: &str, names: &str) {
+    let refuse = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'a rule of the user'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON apalis.jobs FOR EACH ROW
+         WHEN (NEW.status = '{status}' AND convert_from(NEW.job, 'UTF8') ~ '\"name\":\"({names})\"')
+         EXECUTE FUNCTION refuse()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(refuse)).execute(&harness.pool).await.expect("a trigger");
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_rescued_delays_no_other() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    for n in 0..20 {
+        harness.enqueue(&format!("job {n}"), &[Step::Done]).await;
+    }
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
+    refuse(&harness, "Pending", "job 3|job 17").await;
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    let others = "(SELECT count(*) = 18 FROM apalis.jobs WHERE status = 'Done')";
+    harness.wait_until("the others were rescued and are done", others).await;
+    for name in ["job 3", "job 17"] {
+        let row = harness.row(name).await;
+        assert_eq!((row.status.as_str(), row.crashes, scripted.runs_of(name)), ("Running", 0, 0), "{name}");
+    }
+    running.stop().await;
+}
 
 const WORKERS: &str = "
     INSERT INTO apalis.workers (id, worker_type, storage_name, layers, last_seen, lease, claim_errors) VALUES

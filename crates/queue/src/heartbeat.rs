@@ -10,7 +10,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread::JoinHandle,
@@ -26,6 +26,7 @@ use super::{
     counts::{Counts, Event},
     lease::Lease,
     metrics::RESCUED,
+    refused::RefusedJobs,
     silence::Observer,
     store::{
         self,
@@ -34,11 +35,13 @@ use super::{
     },
     timing::Timing,
     worker_status::WorkerStatus,
+    write_results::may_be_of_one_row,
 };
 use runtime::{
     db::Database,
     error::{causes, is_logged},
     executor::{on_session, on_session_within},
+    mutex::lock,
     version::VERSION,
     writable,
 };
@@ -72,6 +75,7 @@ pub(crate) fn start(
         lease: lease.clone(),
         is_recorded: AtomicBool::new(false),
         failures: Failures::default(),
+        refused: Mutex::new(RefusedJobs::new("rescue")),
     };
     let thread =
         std::thread::Builder::new().name("lease".into()).spawn(move || runtime.block_on(heartbeat.run(stop)))?;
@@ -97,6 +101,8 @@ struct Heartbeat {
     /// Whether the release of this process is recorded.
     is_recorded: AtomicBool,
     failures: Failures,
+    /// Jobs of dead workers that cannot be rescued now.
+    refused: Mutex<RefusedJobs>,
 }
 
 /// How often each part has failed since it last succeeded, so that an outage does not fill the log.
@@ -104,6 +110,7 @@ struct Heartbeat {
 struct Failures {
     heartbeats: AtomicU32,
     checks: AtomicU32,
+    holders: AtomicU32,
     counts: AtomicU32,
 }
 
@@ -273,13 +280,13 @@ impl Heartbeat {
     ) -> sqlx::Result<()> {
         let limit = self.reply_limit();
         let sent = Instant::now();
-        let session = on_session(connection, &self.database);
-        let workers = if with_jobs {
-            // Checked less often than the workers, because it walks the running jobs and rarely finds one.
-            let workers = within(limit, sql::workers_and_holders(session, &self.worker)).await?;
+        // Checked less often than the workers, because it walks the running jobs and rarely finds one.
+        let with_holders = if with_jobs { self.find_holders(connection).await? } else { None };
+        let workers = if let Some(workers) = with_holders {
             *without_row = workers.iter().filter(|worker| worker.version.is_none()).cloned().collect();
             workers
         } else {
+            let session = on_session(connection, &self.database);
             let mut workers = within(limit, sql::workers(session, &self.worker)).await?;
             without_row.retain(|missing| !workers.iter().any(|worker| worker.worker == missing.worker));
             workers.extend(without_row.iter().cloned());
@@ -290,12 +297,30 @@ impl Heartbeat {
         if silent.is_empty() { Ok(()) } else { self.rescue(connection, &silent).await }
     }
 
+    /// Returns all other workers, and those that hold running jobs but have no row. `None` if the database refuses to give a
+    /// running job without a worker's name one: the workers with rows are checked nevertheless.
+    async fn find_holders(&self, connection: &mut PgConnection) -> sqlx::Result<Option<Vec<WorkerLease>>> {
+        let find = sql::workers_and_holders(on_session(connection, &self.database), &self.worker);
+        match within(self.reply_limit(), find).await {
+            Err(error) if may_be_of_one_row(&error) => {
+                if let Some(failures) = one_more(&self.failures.holders) {
+                    tracing::warn!(failures, error = causes(&error), "could not look for jobs of workers without a row");
+                }
+                Ok(None)
+            }
+            found => {
+                self.failures.holders.store(0, Relaxed);
+                found.map(Some)
+            }
+        }
+    }
+
     /// Rescues the jobs of dead workers, and announces them to all workers.
     async fn rescue(&self, connection: &mut PgConnection, silent: &[WorkerLease]) -> sqlx::Result<()> {
-        let limit = self.write_limit();
-        let rescued = within(limit, sql::rescue(on_session(connection, &self.database), silent)).await?;
+        let mut rescued = Vec::new();
+        let result = self.rescue_all(connection, silent, &mut rescued).await;
         if rescued.is_empty() {
-            return Ok(());
+            return result;
         }
         tracing::warn!(jobs = rescued.len(), "rescued jobs of dead workers");
         for queue in &rescued {
@@ -304,7 +329,40 @@ impl Heartbeat {
         }
         let queues: std::collections::BTreeSet<String> = rescued.into_iter().collect();
         let queues: Vec<String> = queues.into_iter().collect();
-        within(limit, store::announce(on_session(connection, &self.database), &queues)).await
+        let announce = store::announce(on_session(connection, &self.database), &queues);
+        result.and(within(self.write_limit(), announce).await)
+    }
+
+    /// Rescues the jobs of dead workers in one statement. If the database refuses that because of one row, the jobs are
+    /// rescued in parts, without those that it refuses. `rescued` gets their queues, also before an error.
+    async fn rescue_all(
+        &self,
+        connection: &mut PgConnection,
+        silent: &[WorkerLease],
+        rescued: &mut Vec<String>,
+    ) -> sqlx::Result<()> {
+        let limit = self.write_limit();
+        let is_none_refused = lock(&self.refused).is_empty();
+        if is_none_refused {
+            match within(limit, sql::rescue(on_session(connection, &self.database), silent)).await {
+                Err(error) if may_be_of_one_row(&error) => {}
+                result => return result.map(|queues| rescued.extend(queues)),
+            }
+        }
+        // The next heartbeat is not delayed: the next check goes on.
+        let until = Instant::now() + self.timing.rescue.min(self.timing.heartbeat / 2);
+        let held = within(limit, sql::find_held(on_session(connection, &self.database), silent)).await?;
+        let mut parts = lock(&self.refused).first_part(held);
+        while Instant::now() < until
+            && let Some(part) = parts.pop()
+        {
+            match within(limit, sql::rescue_some(on_session(connection, &self.database), silent, &part)).await {
+                Ok(queues) => rescued.extend(queues),
+                Err(error) if may_be_of_one_row(&error) => lock(&self.refused).split(part, &mut parts, &error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

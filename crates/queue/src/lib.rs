@@ -38,6 +38,7 @@ pub mod order;
 mod pace;
 mod page;
 mod poller;
+mod refused;
 pub mod replay;
 mod result;
 pub mod retry;

@@ -105,22 +105,11 @@ pub(crate) async fn workers_and_holders(executor: impl PgExecutor<'_>, own: &str
     .await
 }
 
-/// Rescues the running jobs of silent workers, and returns the queue of each job. A worker that has renewed its lease
-/// since the check has another version, and keeps its jobs.
-///
-/// Silent workers are few, and `jobs_running` finds their jobs, so this costs nothing in normal operation. The worker
-/// rows stay: a claim that was under way when the lease expired is found by a later rescue. Each crash is recorded in
-/// the job's errors with the name of the worker, so that an operator can find the last log lines of that worker.
-///
-/// A job is due at once, even if the database's clock has gone back. From its second crash on it is due at a random
-/// time within the next 2.5 s. Otherwise the jobs that were held together with a job that kills its worker would be
-/// held together with it again, and all would be quarantined. With a lease of 15 s and a check every 2 s, it still runs
-/// elsewhere within 20 s.
-pub(crate) async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
-    let workers: Vec<String> = silent.iter().map(|lease| lease.worker.clone()).collect();
-    let versions: Vec<Option<String>> = silent.iter().map(|lease| lease.version.clone()).collect();
-    sqlx::query_scalar!(
-        "UPDATE apalis.jobs AS job
+/// The UPDATE that rescues the running jobs of silent workers, with a further condition on the job `held`.
+macro_rules! rescue {
+    ($only:tt, $workers:expr, $versions:expr $(, $ids:expr)?) => {
+        sqlx::query_scalar!(
+            "UPDATE apalis.jobs AS job
          SET status = 'Pending', crashes = least(greatest(crashes, 0), 2147483646) + 1,
              run_at = CASE WHEN crashes > 0 THEN clock_timestamp() + random() * interval '2500 milliseconds'
                            ELSE least(run_at, clock_timestamp()) END,
@@ -133,16 +122,55 @@ pub(crate) async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]
              FROM unnest($1::text[], $2::text[]) AS silent (worker, version)
              JOIN apalis.jobs AS held ON held.lock_by = silent.worker AND held.status = 'Running'
              WHERE (SELECT xmin::text FROM apalis.workers WHERE workers.id = silent.worker)
-                   IS NOT DISTINCT FROM silent.version
+                   IS NOT DISTINCT FROM silent.version" + $only + "
              FOR UPDATE OF held SKIP LOCKED))
          RETURNING job.job_type",
-        &workers,
-        &versions as &[Option<String>],
-        ERRORS_KEPT,
-        WORKER_DIED,
-    )
-    .fetch_all(executor)
-    .await
+            $workers,
+            $versions as &[Option<String>],
+            ERRORS_KEPT,
+            WORKER_DIED,
+            $($ids,)?
+        )
+    };
+}
+
+/// The names of workers, and the versions of their rows.
+fn names_and_versions(silent: &[WorkerLease]) -> (Vec<String>, Vec<Option<String>>) {
+    silent.iter().map(|lease| (lease.worker.clone(), lease.version.clone())).unzip()
+}
+
+/// Rescues the running jobs of silent workers, and returns the queue of each job. A worker that has renewed its lease
+/// since the check has another version, and keeps its jobs.
+///
+/// Silent workers are few, and `jobs_running` finds their jobs, so this costs nothing in normal operation. The worker
+/// rows stay: a claim that was under way when the lease expired is found by a later rescue. Each crash is recorded in
+/// the job's errors with the name of the worker, so that an operator can find the last log lines of that worker.
+///
+/// A job is due at once, even if the database's clock has gone back. From its second crash on it is due at a random
+/// time within the next 2.5 s. Otherwise the jobs that were held together with a job that kills its worker would be
+/// held together with it again, and all would be quarantined. With a lease of 15 s and a check every 2 s, it still runs
+/// elsewhere within 20 s.
+pub(crate) async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
+    let (workers, versions) = names_and_versions(silent);
+    rescue!("", &workers, &versions).fetch_all(executor).await
+}
+
+/// Rescues those of these jobs that silent workers hold, as [`rescue`] does. For jobs of which the database refuses some.
+pub(crate) async fn rescue_some(
+    executor: impl PgExecutor<'_>,
+    silent: &[WorkerLease],
+    ids: &[String],
+) -> Result<Vec<String>> {
+    let (workers, versions) = names_and_versions(silent);
+    rescue!(" AND held.id = ANY($5)", &workers, &versions, ids).fetch_all(executor).await
+}
+
+/// Returns the ids of the running jobs of these workers.
+pub(crate) async fn find_held(executor: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
+    let (workers, _) = names_and_versions(silent);
+    sqlx::query_scalar!("SELECT id FROM apalis.jobs WHERE lock_by = ANY($1) AND status = 'Running'", &workers)
+        .fetch_all(executor)
+        .await
 }
 
 /// Deletes the row of a worker that stopped gracefully, unless it still holds jobs: the rescue needs the row for them.

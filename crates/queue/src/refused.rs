@@ -1,0 +1,108 @@
+//! Jobs whose rows the database refuses to change, such as by a trigger or a constraint that a user has added.
+//!
+//! One such row fails a statement for many jobs. The jobs are then tried in halves, down to the single ones that fail.
+//! These are left out for a while, so that the others are delayed once in that time.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use runtime::error::causes;
+
+/// How long a job is left out before it is tried again.
+const LEFT_OUT: Duration = Duration::from_secs(60);
+/// The most jobs that are left out. Further ones are found again by each statement.
+const MOST: usize = 1000;
+/// The most lines of log about such jobs in the time for which one is left out.
+const MOST_LINES: u32 = 10;
+
+/// The jobs that are left out, and until when.
+#[derive(Debug)]
+pub(crate) struct RefusedJobs {
+    /// What the database refuses, for the log.
+    action: &'static str,
+    until: HashMap<String, Instant>,
+    lines: u32,
+    lines_since: Instant,
+}
+
+impl RefusedJobs {
+    pub(crate) fn new(action: &'static str) -> Self {
+        Self { action, until: HashMap::new(), lines: 0, lines_since: Instant::now() }
+    }
+
+    /// Whether no job is left out any more.
+    pub(crate) fn is_empty(&mut self) -> bool {
+        let now = Instant::now();
+        self.until.retain(|_, until| *until > now);
+        self.until.is_empty()
+    }
+
+    /// The jobs that are left out.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.until.keys().cloned().collect()
+    }
+
+    /// Removes the jobs that are left out. The rest is the first part to try, if there is one.
+    pub(crate) fn first_part(&self, mut ids: Vec<String>) -> Vec<Vec<String>> {
+        ids.retain(|id| !self.until.contains_key(id));
+        if ids.is_empty() { Vec::new() } else { vec![ids] }
+    }
+
+    /// Handles a part that the database has refused: adds its halves to the parts to try. A single job is left out.
+    pub(crate) fn split(&mut self, mut part: Vec<String>, parts: &mut Vec<Vec<String>>, error: &sqlx::Error) {
+        if part.len() > 1 {
+            let half = part.split_off(part.len() / 2);
+            // The last part is tried first: the jobs keep their order.
+            parts.extend([half, part]);
+        } else if let Some(id) = part.pop() {
+            self.leave_out(id, error);
+        }
+    }
+
+    fn leave_out(&mut self, id: String, error: &sqlx::Error) {
+        let now = Instant::now();
+        if now >= self.lines_since + LEFT_OUT {
+            (self.lines, self.lines_since) = (0, now);
+        }
+        self.lines = self.lines.saturating_add(1);
+        if self.lines <= MOST_LINES {
+            let (action, error) = (self.action, causes(error));
+            tracing::warn!(job = id, action, error, "the database refuses to change a job; it is left out for a minute");
+        }
+        if self.until.len() < MOST {
+            self.until.insert(id, now + LEFT_OUT);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_tried_until_the_refused_jobs_are_left_out() {
+        let all: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+        let mut refused = RefusedJobs::new("claim");
+        assert!(refused.is_empty());
+        let (mut parts, mut changed, mut tries) = (refused.first_part(all.clone()), Vec::new(), 0);
+        while let Some(part) = parts.pop() {
+            tries += 1;
+            if part.iter().any(|id| id == "3" || id == "17") {
+                refused.split(part, &mut parts, &sqlx::Error::RowNotFound);
+            } else {
+                changed.extend(part);
+            }
+        }
+        let others: Vec<String> = all.iter().filter(|id| !["3", "17"].contains(&id.as_str())).cloned().collect();
+        assert_eq!(changed, others, "in their order");
+        assert!(tries <= 21, "{tries}");
+        assert!(!refused.is_empty());
+        let mut left_out = refused.ids();
+        left_out.sort();
+        assert_eq!(left_out, ["17", "3"]);
+        assert_eq!(refused.first_part(all), [others]);
+        assert!(refused.first_part(left_out).is_empty());
+    }
+}
