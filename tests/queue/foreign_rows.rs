@@ -52,6 +52,28 @@ async fn refuse(harness: &QueueHarness, status: &str, names: &str) {
 }
 
 #[tokio::test]
+async fn a_job_that_cannot_be_claimed_delays_no_other() {
+    for (fair, concurrency) in [(false, 10), (true, 10), (false, 1)] {
+        let harness = QueueHarness::start().await;
+        let scripted = ScriptedJobs::new(Policy { fair, concurrency, ..quick_policy() });
+        for n in 0..30 {
+            harness.enqueue(&format!("job {n}"), &[Step::Done]).await;
+        }
+        refuse(&harness, "Running", "job 0|job 17").await;
+        let running = harness.start_worker(&scripted, FAST);
+        let others = "(SELECT count(*) = 28 FROM apalis.jobs WHERE status = 'Done')";
+        harness.wait_until("the others are done", others).await;
+        harness.enqueue("later", &[Step::Done]).await;
+        eventually("a later job runs", SOON, async || scripted.runs_of("later") == 1).await;
+        for name in ["job 0", "job 17"] {
+            let row = harness.row(name).await;
+            assert_eq!((row.status.as_str(), row.attempts, scripted.runs_of(name)), ("Pending", 0, 0), "{name}");
+        }
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_cannot_be_rescued_delays_no_other() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     for n in 0..20 {

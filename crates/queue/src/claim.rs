@@ -15,12 +15,14 @@ use super::{
     lease::Lease,
     metrics::CLAIM_ERRORS,
     poller::WakeSignal,
+    refused::{self, RefusedJobs},
     retry::Backoff,
     store::{
         self,
         claim::{self as sql, Claimed},
     },
     worker_status::WorkerStatus,
+    write_results::may_be_of_one_row,
 };
 use runtime::{
     db::Pool,
@@ -39,6 +41,11 @@ const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
 /// Between two looks for jobs without a key in a queue that claims only by keys. It reads all waiting jobs of the queue.
 const ADD_KEYS_EVERY: Duration = Duration::from_secs(5);
 
+/// How long one claim may try parts. The next claim goes on.
+const PARTS_LIMIT: Duration = Duration::from_secs(2);
+/// The fewest due jobs that a claim in parts looks at, if there are so many: the first ones may all be refused.
+const MIN_DUE: usize = 100;
+
 /// Claims the jobs of one queue.
 pub(crate) struct Claimer {
     pub pool: Pool,
@@ -53,6 +60,8 @@ pub(crate) struct Claimer {
     pub poll_request: Arc<Notify>,
     /// Claims by keys, if the queue shares its slots by them.
     pub keyed: Option<KeyedClaims>,
+    /// Jobs that cannot be claimed now.
+    pub refused: RefusedJobs,
     pub jobs: mpsc::Sender<ClaimedJob>,
     pub stop: CancellationToken,
 }
@@ -131,7 +140,61 @@ impl Claimer {
     }
 
     /// Claims up to `wanted` jobs. After an error, `jobs` has those that were claimed before it: they can run.
+    ///
+    /// If the database refuses a claim because of one row, the jobs are claimed in parts, without those that it refuses.
+    /// Not in a queue that limits its keys, whose running jobs must be counted by the statement that claims more.
     async fn claim(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<()> {
+        let is_limited = self.keyed.as_ref().is_some_and(KeyedClaims::is_limited);
+        if is_limited || self.refused.is_empty() {
+            match self.claim_at_once(wanted, jobs).await {
+                Err(error) if !is_limited && may_be_of_one_row(&error) => {}
+                result => return result,
+            }
+        }
+        self.claim_in_parts(wanted, jobs).await
+    }
+
+    /// Claims due jobs in two statements, the second one in parts. While jobs are left out, every claim is like this, and keys
+    /// get no shares. The marks stay, because the jobs that are left out are still due.
+    async fn claim_in_parts(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<()> {
+        let until = Instant::now() + PARTS_LIMIT;
+        let limit = i64::try_from(wanted.max(MIN_DUE)).unwrap_or(i64::MAX);
+        let marks = self.signal.low_water.get();
+        let due = sql::find_due(&self.pool, self.queue, marks, limit, &self.refused.ids()).await?;
+        let (mut parts, mut failed, mut succeeds) = (self.refused.first_part(due), Vec::new(), !jobs.is_empty());
+        while jobs.len() < wanted
+            && Instant::now() < until
+            && let Some(mut part) = parts.pop()
+        {
+            let free = wanted - jobs.len();
+            if part.len() > free {
+                let more = part.split_off(free);
+                parts.push(more);
+            }
+            match sql::claim_some(&self.pool, &self.worker, self.queue, &part).await {
+                Ok(found) => {
+                    succeeds = true;
+                    jobs.extend(found);
+                }
+                Err(error) if may_be_of_one_row(&error) => {
+                    failed.extend(refused::split(part, &mut parts).map(|id| (id, error)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // If all are refused, the cause is hardly one of the rows: operators see the error, and no job is left out.
+        if !succeeds && let Some((_, error)) = failed.pop() {
+            return Err(error);
+        }
+        for (id, error) in failed {
+            counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
+            self.refused.leave_out(id, &error);
+        }
+        Ok(())
+    }
+
+    /// Claims jobs by keys, if the queue shares its slots by them, and then by due time.
+    async fn claim_at_once(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<()> {
         if let Some(keyed) = &mut self.keyed {
             *jobs = keyed.claim(&self.pool, &self.worker, self.queue, wanted).await?;
         }

@@ -26,7 +26,7 @@ use super::{
     counts::{Counts, Event},
     lease::Lease,
     metrics::RESCUED,
-    refused::RefusedJobs,
+    refused::{self, RefusedJobs},
     silence::Observer,
     store::{
         self,
@@ -358,7 +358,11 @@ impl Heartbeat {
         {
             match within(limit, sql::rescue_some(on_session(connection, &self.database), silent, &part)).await {
                 Ok(queues) => rescued.extend(queues),
-                Err(error) if may_be_of_one_row(&error) => lock(&self.refused).split(part, &mut parts, &error),
+                Err(error) if may_be_of_one_row(&error) => {
+                    if let Some(id) = refused::split(part, &mut parts) {
+                        lock(&self.refused).leave_out(id, &error);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -50,18 +50,8 @@ impl RefusedJobs {
         if ids.is_empty() { Vec::new() } else { vec![ids] }
     }
 
-    /// Handles a part that the database has refused: adds its halves to the parts to try. A single job is left out.
-    pub(crate) fn split(&mut self, mut part: Vec<String>, parts: &mut Vec<Vec<String>>, error: &sqlx::Error) {
-        if part.len() > 1 {
-            let half = part.split_off(part.len() / 2);
-            // The last part is tried first: the jobs keep their order.
-            parts.extend([half, part]);
-        } else if let Some(id) = part.pop() {
-            self.leave_out(id, error);
-        }
-    }
-
-    fn leave_out(&mut self, id: String, error: &sqlx::Error) {
+    /// Leaves out a job of which the database has refused the change.
+    pub(crate) fn leave_out(&mut self, id: String, error: &sqlx::Error) {
         let now = Instant::now();
         if now >= self.lines_since + LEFT_OUT {
             (self.lines, self.lines_since) = (0, now);
@@ -77,6 +67,17 @@ impl RefusedJobs {
     }
 }
 
+/// Adds the halves of a part that the database has refused to the parts to try. Returns the id of a single job.
+pub(crate) fn split(mut part: Vec<String>, parts: &mut Vec<Vec<String>>) -> Option<String> {
+    if part.len() < 2 {
+        return part.pop();
+    }
+    let half = part.split_off(part.len() / 2);
+    // The last part is tried first: the jobs keep their order.
+    parts.extend([half, part]);
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,7 +91,7 @@ mod tests {
         while let Some(part) = parts.pop() {
             tries += 1;
             if part.iter().any(|id| id == "3" || id == "17") {
-                refused.split(part, &mut parts, &sqlx::Error::RowNotFound);
+                split(part, &mut parts).into_iter().for_each(|id| refused.leave_out(id, &sqlx::Error::RowNotFound));
             } else {
                 changed.extend(part);
             }

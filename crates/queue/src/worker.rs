@@ -28,6 +28,7 @@ use super::{
     lost_claims::LostClaimFinder,
     metrics,
     poller::Poller,
+    refused::RefusedJobs,
     runner::{self, RunnerParts},
     timing::Timing,
     watchdog,
@@ -185,6 +186,7 @@ async fn run(
             signal: Arc::default(),
             poll_request: poll_request.clone(),
             keyed: KeyedClaims::new(sharing),
+            refused: RefusedJobs::new("claim"),
             jobs,
             stop: stop.clone(),
         };

@@ -90,6 +90,50 @@ pub(crate) async fn claim(pool: &Pool, worker: &str, queue: &str, marks: Marks, 
     .await
 }
 
+/// Returns the ids of due jobs that [`claim`] would claim, in its order, without those that are left out. Locks none.
+pub(crate) async fn find_due(
+    pool: &Pool,
+    queue: &str,
+    marks: Marks,
+    limit: i64,
+    left_out: &[String],
+) -> Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"SELECT ready.id AS "id!"
+         FROM (VALUES (1, $3::timestamptz), (0, $4), (-1, $5)) AS level (priority, mark)
+         CROSS JOIN LATERAL (
+             SELECT id FROM apalis.jobs
+             WHERE job_type = $1 AND status = 'Pending' AND priority = level.priority
+               AND run_at >= coalesce(level.mark, '-infinity') AND run_at <= now() AND id <> ALL($6)
+             ORDER BY run_at LIMIT $2
+         ) AS ready
+         LIMIT $2"#,
+        queue,
+        limit,
+        marks.of(Priority::High),
+        marks.of(Priority::Normal),
+        marks.of(Priority::Low),
+        left_out,
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}
+
+/// Claims those of these jobs that are due, as [`claim`] does. For jobs of which the database refuses some.
+pub(crate) async fn claim_some(pool: &Pool, worker: &str, queue: &str, ids: &[String]) -> Result<Vec<Claimed>> {
+    claim!(
+        "SELECT ctid FROM apalis.jobs
+         WHERE id = ANY($3) AND job_type = $2 AND status = 'Pending' AND run_at <= now()
+           AND NOT EXISTS (SELECT FROM paused_queues WHERE name = $2)
+         FOR UPDATE SKIP LOCKED",
+        worker,
+        queue,
+        ids,
+    )
+    .fetch_all(once(pool))
+    .await
+}
+
 /// A key with waiting jobs of one priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DueKey {

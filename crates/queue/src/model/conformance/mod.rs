@@ -44,7 +44,7 @@ macro_rules! checks {
 
 checks! {
     fair: claim_shares claim_limited;
-    runs: insert insert_unique claim claim_order finish find_runs lock_free put_back results_during_rescue;
+    runs: insert insert_unique claim claim_order claim_some finish find_runs lock_free put_back results_during_rescue;
     leases: rescue rescue_without_row rescue_some find_lost_claims give_back_lost_claims find_workers delete_workers;
     operators: lock cancel request_cancellation cancellations replay discard discard_during_replay pause delete_expired
         delete_expired_elsewhere;

@@ -167,6 +167,46 @@ pub(super) async fn claim_order(world: &World) -> Vec<String> {
     world.check(&all, expected, statement).await
 }
 
+/// Two thirds of the jobs are named. The look for due jobs leaves out the others.
+pub(super) async fn claim_some(world: &World) -> Vec<String> {
+    let mut all = Vec::new();
+    for (queue, _) in QUEUES {
+        for job in jobs(&[Column::Due]) {
+            all.push(Row { queue, ..Row::new(all.len(), job) });
+        }
+    }
+    world.write(&all).await;
+    world.execute(PAUSES).await;
+    let is_locked = |row: &Row| row.number.is_multiple_of(5);
+    let is_named = |row: &Row| !row.number.is_multiple_of(3);
+    let claimed = |row: &Row| {
+        let is_paused = QUEUES.contains(&(row.queue, true));
+        row.job.claim(0, is_paused, Rules::ALL).filter(|_| is_named(row) && !is_locked(row))
+    };
+    let statement = async || {
+        let (named, left_out): (Vec<&Row>, Vec<&Row>) = all.iter().partition(|row| is_named(row));
+        let ids = |rows: &[&Row]| rows.iter().map(|row| row.id.clone()).collect::<Vec<String>>();
+        let due = store::claim::find_due(&world.subject, QUEUE, Marks::default(), ALL, &ids(&left_out)).await?;
+        let is_due = |row: &&&Row| row.queue == QUEUE && row.job.claim(0, false, Rules::ALL).is_some();
+        let expected: Vec<String> = named.iter().filter(is_due).map(|row| row.id.clone()).collect();
+        let count = (due.len() != expected.len()).then(|| format!("{} found, not {}", due.len(), expected.len()));
+        let found = differences("found", due, expected);
+        let locked: Vec<&str> = all.iter().filter(|row| is_locked(row)).map(|row| &*row.id).collect();
+        let claims = async {
+            let mut claims = Vec::new();
+            for (queue, _) in QUEUES {
+                let jobs = store::claim::claim_some(&world.subject, worker(0), queue, &ids(&named)).await?;
+                claims.extend(jobs.into_iter().map(|job| job.id));
+            }
+            Ok(claims)
+        };
+        let (claims, waited) = world.while_locked(&locked, None, claims).await?;
+        let expected = all.iter().filter(|row| claimed(row).is_some()).map(|row| row.id.clone());
+        Ok([found, differences("claimed", claims, expected), waited_for_lock(waited), Vec::from_iter(count)].concat())
+    };
+    world.check(&all, |row| claimed(row).into(), statement).await
+}
+
 /// Runs of worker a: each row with tokens that are too old, right, or never given.
 pub(super) fn done_runs() -> (Vec<Row>, Vec<Token>) {
     let cases: Vec<(Job, Token)> = jobs(&[Column::Due, Column::Ended])
