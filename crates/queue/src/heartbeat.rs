@@ -304,7 +304,11 @@ impl Heartbeat {
         match within(self.reply_limit(), find).await {
             Err(error) if may_be_of_one_row(&error) => {
                 if let Some(failures) = one_more(&self.failures.holders) {
-                    tracing::warn!(failures, error = causes(&error), "could not look for jobs of workers without a row");
+                    tracing::warn!(
+                        failures,
+                        error = causes(&error),
+                        "could not look for jobs of workers without a row"
+                    );
                 }
                 Ok(None)
             }

@@ -59,7 +59,12 @@ impl RefusedJobs {
         self.lines = self.lines.saturating_add(1);
         if self.lines <= MOST_LINES {
             let (action, error) = (self.action, causes(error));
-            tracing::warn!(job = id, action, error, "the database refuses to change a job; it is left out for a minute");
+            tracing::warn!(
+                job = id,
+                action,
+                error,
+                "the database refuses to change a job; it is left out for a minute"
+            );
         }
         if self.until.len() < MOST {
             self.until.insert(id, now + LEFT_OUT);
