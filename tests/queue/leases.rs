@@ -131,6 +131,33 @@ async fn jobs_whose_worker_has_no_row_run_elsewhere() {
     assert_eq!(harness.row("of one that is gone").await.crashes, 1);
 }
 
+/// The search for such workers may take long, such as under an old snapshot.
+#[tokio::test]
+async fn a_slow_search_for_workers_without_a_row_delays_no_rescue() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("held", &[Step::Done]).await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
+    harness
+        .execute(
+            "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
+             VALUES ('dead', 'millrace', 'PostgreSQL', now(), '1 s')",
+        )
+        .await;
+    harness.enqueue("without a name", &[Step::Done]).await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', attempts = 1 WHERE status = 'Pending'").await;
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
+                CREATE TRIGGER slow BEFORE UPDATE ON apalis.jobs FOR EACH ROW
+                WHEN (NEW.lock_by = 'unknown') EXECUTE FUNCTION slow()";
+    sqlx::raw_sql(slow).execute(&harness.pool).await.unwrap();
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    eventually("the dead worker's job runs", SOON, async || scripted.runs_of("held") == 1).await;
+    let row = harness.row("without a name").await;
+    assert_eq!((row.status.as_str(), row.lock_by), ("Running", None), "the search ended at its limit");
+    running.stop().await;
+    assert_eq!(harness.row("held").await.crashes, 1);
+}
+
 /// After a failover to an asynchronous standby, or a restore, a worker may hold jobs in the database that it has ended. It
 /// lives, so no other worker rescues them.
 #[tokio::test]

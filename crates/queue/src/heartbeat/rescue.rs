@@ -1,6 +1,10 @@
 //! The check of other workers' leases, and the rescue of the jobs of silent workers.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use metrics::counter;
 use sqlx::PgConnection;
@@ -17,11 +21,19 @@ use crate::{
     },
     write_results::may_be_of_one_row,
 };
-use runtime::{error::causes, executor::on_session, mutex::lock};
+use runtime::{
+    error::causes,
+    executor::{on_session, on_session_within},
+    mutex::lock,
+};
+
+/// How long the server may look for workers without a row. It takes a few milliseconds, but not while an old snapshot keeps
+/// the index entries of all later claims.
+const HOLDERS_LIMIT: Duration = Duration::from_secs(1);
 
 impl Heartbeat {
-    /// Checks the leases of other workers once, and rescues the jobs of silent ones. `with_jobs` also checks the
-    /// running jobs for workers without a row, in the same statement.
+    /// Checks the leases of other workers once, and rescues the jobs of silent ones. `with_jobs` also looks for workers that
+    /// hold running jobs but have no row.
     pub(super) async fn check_leases(
         &self,
         connection: &mut PgConnection,
@@ -29,31 +41,35 @@ impl Heartbeat {
         without_row: &mut Vec<WorkerLease>,
         with_jobs: bool,
     ) -> sqlx::Result<()> {
-        let limit = self.reply_limit();
         let sent = Instant::now();
-        // Checked less often than the workers, because it walks the running jobs and rarely finds one.
-        let with_holders = if with_jobs { self.find_holders(connection).await? } else { None };
-        let workers = if let Some(workers) = with_holders {
-            *without_row = workers.iter().filter(|worker| worker.version.is_none()).cloned().collect();
-            workers
-        } else {
-            let session = on_session(connection, &self.database);
-            let mut workers = within(limit, sql::workers(session, &self.worker)).await?;
-            without_row.retain(|missing| !workers.iter().any(|worker| worker.worker == missing.worker));
-            workers.extend(without_row.iter().cloned());
-            workers
-        };
+        let find = sql::workers(on_session(connection, &self.database), &self.worker);
+        let mut workers = within(self.reply_limit(), find).await?;
+        // Less often than the workers, because it walks the running jobs and rarely finds one.
+        if with_jobs && let Some(found) = self.find_holders(connection).await? {
+            *without_row = found;
+        }
+        without_row.retain(|missing| !workers.iter().any(|worker| worker.worker == missing.worker));
+        workers.extend(without_row.iter().cloned());
         observer.record(workers, sent, Instant::now());
         let silent = observer.silent_workers();
         if silent.is_empty() { Ok(()) } else { self.rescue(connection, &silent).await }
     }
 
-    /// Returns all other workers, and those that hold running jobs but have no row. `None` if the database refuses to give a
-    /// running job without a worker's name one: the workers with rows are checked nevertheless.
+    /// Returns the workers that hold running jobs but have no row. `None` if they are not known this time: the walk reached
+    /// its limit, or the database refuses to give a running job without a worker's name one. The session still works, so the
+    /// workers with rows are checked nevertheless.
     async fn find_holders(&self, connection: &mut PgConnection) -> sqlx::Result<Option<Vec<WorkerLease>>> {
-        let find = sql::workers_and_holders(on_session(connection, &self.database), &self.worker);
+        // The server ends the walk before this side stops to wait. Otherwise each walk would end the session, and with it the
+        // observation of all workers.
+        let limit = HOLDERS_LIMIT.min(self.timing.lease / 10);
+        let find = sql::holders_without_row(on_session_within(connection, &self.database, limit), &self.worker);
         match within(self.reply_limit(), find).await {
-            Err(error) if may_be_of_one_row(&error) => {
+            Ok(found) => {
+                self.failures.holders.store(0, Relaxed);
+                let without_row = |worker| WorkerLease { worker, version: None, lease: None };
+                Ok(Some(found.into_iter().map(without_row).collect()))
+            }
+            Err(error @ sqlx::Error::Database(_)) => {
                 if let Some(failures) = one_more(&self.failures.holders) {
                     tracing::warn!(
                         failures,
@@ -63,10 +79,7 @@ impl Heartbeat {
                 }
                 Ok(None)
             }
-            found => {
-                self.failures.holders.store(0, Relaxed);
-                found.map(Some)
-            }
+            Err(error) => Err(error),
         }
     }
 

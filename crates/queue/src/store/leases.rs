@@ -76,12 +76,12 @@ pub(crate) async fn workers(executor: impl PgExecutor<'_>, own: &str) -> Result<
     .await
 }
 
-/// Returns the leases of all other workers, as [`workers`] does, and those that hold running jobs but have no row. Each
-/// worker that holds jobs costs one index look-up, however many jobs it holds. A running job without a worker's name gets
-/// one, so that it is found too.
-pub(crate) async fn workers_and_holders(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
-    sqlx::query_as!(
-        WorkerLease,
+/// Returns the other workers that hold running jobs but have no row. Each worker that holds jobs costs one index look-up,
+/// however many jobs it holds. A running job without a worker's name gets one, so that it is found too.
+///
+/// An old snapshot keeps the index entries of all later claims, and this statement then reads them all: give it a limit.
+pub(crate) async fn holders_without_row(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<String>> {
+    sqlx::query_scalar!(
         r#"WITH RECURSIVE unnamed AS (
                UPDATE apalis.jobs SET lock_by = 'unknown'
                WHERE id = ANY(ARRAY(SELECT id FROM apalis.jobs WHERE status = 'Running' AND lock_by IS NULL
@@ -93,12 +93,9 @@ pub(crate) async fn workers_and_holders(executor: impl PgExecutor<'_>, own: &str
                        ORDER BY lock_by LIMIT 1)
                FROM holder WHERE holder.lock_by IS NOT NULL
            )
-           SELECT lock_by AS "worker!", NULL::text AS version, NULL::float8 AS lease
+           SELECT lock_by AS "worker!"
            FROM holder
-           WHERE lock_by <> $1 AND NOT EXISTS (SELECT FROM apalis.workers WHERE id = holder.lock_by)
-           UNION ALL
-           SELECT other.id, other.xmin::text, extract(epoch FROM other.lease)::float8
-           FROM apalis.workers AS other WHERE other.id <> $1"#,
+           WHERE lock_by <> $1 AND NOT EXISTS (SELECT FROM apalis.workers WHERE id = holder.lock_by)"#,
         own,
     )
     .fetch_all(executor)

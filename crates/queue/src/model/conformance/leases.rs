@@ -146,12 +146,10 @@ pub(super) async fn find_workers(world: &World) -> Vec<String> {
         };
         let statement = async || {
             let locked: Vec<&str> = all.iter().filter(|row| is_locked(row)).map(|row| &*row.id).collect();
-            let find = leases::workers_and_holders(once(&world.subject), worker(own));
-            let (found, waited) = world.while_locked(&locked, None, find).await?;
-            let (without_row, with_row): (Vec<WorkerLease>, Vec<WorkerLease>) =
-                found.into_iter().partition(|lease| lease.version.is_none());
-            let only_with_row = leases::workers(once(&world.subject), worker(own)).await?;
-            let names = |found: Vec<WorkerLease>| found.into_iter().map(|lease| lease.worker).collect();
+            let find = leases::holders_without_row(once(&world.subject), worker(own));
+            let (without_row, waited) = world.while_locked(&locked, None, find).await?;
+            let with_row = leases::workers(once(&world.subject), worker(own)).await?;
+            let with_row: Vec<String> = with_row.into_iter().map(|lease| lease.worker).collect();
             let others = |expected: &dyn Fn(Name) -> bool| -> Vec<String> {
                 [0, 1]
                     .into_iter()
@@ -159,12 +157,9 @@ pub(super) async fn find_workers(world: &World) -> Vec<String> {
                     .map(|name| worker(name).into())
                     .collect()
             };
-            let without_row =
-                differences("without a row", names(without_row), others(&|name| name == missing && holds));
-            let others_with_row = others(&|name| name != missing);
-            let with_row = differences("with a row", names(with_row), others_with_row.clone());
-            let only_with_row = differences("only with a row", names(only_with_row), others_with_row);
-            Ok([without_row, with_row, only_with_row, waited_for_lock(waited)].concat())
+            let without_row = differences("without a row", without_row, others(&|name| name == missing && holds));
+            let with_row = differences("with a row", with_row, others(&|name| name != missing));
+            Ok([without_row, with_row, waited_for_lock(waited)].concat())
         };
         found.extend(world.check(&all, |row| named(row).into(), statement).await);
         if !found.is_empty() {
