@@ -183,18 +183,23 @@ impl Heartbeat {
                     self.report.drain.cancel();
                 }
             }
-            match self.check_leases(connection, observer, &mut without_row, is_heartbeat_due).await {
-                Ok(()) => self.failures.checks.store(0, Relaxed),
+            let expiry = match self.check_leases(connection, observer, &mut without_row, is_heartbeat_due).await {
+                Ok(()) => {
+                    self.failures.checks.store(0, Relaxed);
+                    observer.next_expiry()
+                }
                 // The session still works, so its heartbeats go on.
                 Err(error @ sqlx::Error::Database(_)) => {
                     if let Some(failures) = one_more(&self.failures.checks) {
                         tracing::warn!(failures, error = causes(&error), "could not check for dead workers; retrying");
                     }
+                    // The next expiry may be in the past, because no check has recorded it. It would leave no pause.
+                    None
                 }
                 Err(error) => return Err(error),
-            }
+            };
             let next_check = (Instant::now() + self.timing.rescue).min(next_heartbeat);
-            let wake = observer.next_expiry().map_or(next_check, |expiry| next_check.min(expiry));
+            let wake = expiry.map_or(next_check, |expiry| next_check.min(expiry));
             // After heartbeat and rescue, which must not wait for these tables.
             if is_heartbeat_due {
                 self.write_counts(connection).await?;
