@@ -40,8 +40,8 @@ use runtime::{
     writable,
 };
 
-/// How long a stop waits for the database to delete the worker's row.
-const DEREGISTER_LIMIT: Duration = Duration::from_secs(1);
+/// How long a stop waits for the database: for the statement under way, the last counts, and to delete the worker's row.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// How long the server may take to write what only operators see. With the usual limit of 5 s, a lock on such a table, as of a
 /// migration, would delay each check for dead workers by as much.
 const REPORT_LIMIT: Duration = Duration::from_millis(500);
@@ -71,8 +71,11 @@ pub(crate) fn start(
         failures: Failures::default(),
         refused: Mutex::new(RefusedJobs::new("rescue")),
     };
-    let thread =
-        std::thread::Builder::new().name("lease".into()).spawn(move || runtime.block_on(heartbeat.run(stop)))?;
+    let thread = std::thread::Builder::new().name("lease".into()).spawn(move || {
+        runtime.block_on(heartbeat.run(stop));
+        // Does not wait for a look-up of the host's name, which may take longer than the whole stop.
+        runtime.shutdown_background();
+    })?;
     Ok((lease, thread))
 }
 
@@ -116,11 +119,21 @@ fn one_more(failures: &AtomicU32) -> Option<u32> {
 }
 
 impl Heartbeat {
+    /// Runs until [`STOP_LIMIT`] after `stop` at most. What it then does is dropped together with the connection.
     async fn run(self, stop: CancellationToken) {
+        let limit = async {
+            stop.cancelled().await;
+            sleep(STOP_LIMIT).await;
+        };
+        tokio::select! { () = self.run_sessions(&stop) => {} () = limit => {} }
+    }
+
+    /// Runs one session after another until `stop`, then deletes the worker's row.
+    async fn run_sessions(&self, stop: &CancellationToken) {
         let mut connection = None;
         let mut observer = Observer::new(self.timing.lease);
         while !stop.is_cancelled() {
-            let pause = match self.run_session(&mut connection, &mut observer, &stop).await {
+            let pause = match self.run_session(&mut connection, &mut observer, stop).await {
                 Ok(()) => Duration::ZERO,
                 Err(error) => {
                     connection = None;
@@ -142,7 +155,7 @@ impl Heartbeat {
                 connection.close().await
             };
             // Optional: a row that remains is deleted later by the cleaner.
-            let _ = timeout(DEREGISTER_LIMIT, deregister).await;
+            let _: sqlx::Result<()> = deregister.await;
         }
     }
 
@@ -272,4 +285,31 @@ impl Heartbeat {
 /// Runs a statement with a time limit, because one that hangs must not outlive the lease.
 async fn within<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     timeout(limit, statement).await.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// With this lease, an attempt to connect takes up to 5 s.
+    #[test]
+    fn a_stop_does_not_wait_for_a_database_that_never_responds() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("postgres://u@{}/none", silent.local_addr().unwrap());
+        let (database, stop) = (Database::parse(&url).unwrap(), CancellationToken::new());
+        let report = Report {
+            status: Arc::new(WorkerStatus::new(stop.clone())),
+            counts: Counts::default(),
+            drain: CancellationToken::new(),
+        };
+        let (_, thread) = start(database, "w".into(), Vec::new(), Timing::default(), report, stop.clone()).unwrap();
+        let _connection = silent.accept().unwrap();
+        let stopping = Instant::now();
+        stop.cancel();
+        thread.join().unwrap();
+        let took = stopping.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
 }
