@@ -2,7 +2,10 @@
 //! `queue_minutes`, so that a rate or a latency never needs a count of jobs.
 //!
 //! A count costs one atomic addition. What a process has not written yet when it is killed is missing from the minutes:
-//! at most the counts since its last heartbeat.
+//! at most the counts since its last heartbeat. So are the counts of a write whose outcome is unknown. Each event is in the
+//! minutes at most once: rates, trends and totals stay lower bounds, and the next count of a queue corrects its depth.
+//! Counts that are written twice would stay in the totals. While commits wait for an absent standby, each of them is
+//! written but not confirmed, so the same counts would be written every few seconds.
 
 use std::{
     array,
@@ -157,7 +160,7 @@ impl Counts {
         taken.filter(|taken| taken.events.iter().chain(&taken.runs).any(|count| *count > 0)).collect()
     }
 
-    /// Adds counts that could not be written.
+    /// Adds counts that were certainly not written.
     pub fn put_back(&self, taken: &[Taken]) {
         let add = |counts: &[AtomicU64], more: &[i64]| {
             for (count, more) in counts.iter().zip(more) {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{
     SOON,
-    counts::{Counts, Event},
+    counts::{Counts, Event, Taken},
     job::JobId,
     metrics::ENQUEUED,
     new_job::{Due, NewJob},
@@ -22,8 +22,8 @@ use super::{
 };
 use runtime::{
     db::Pool,
-    error::{Error, causes},
-    executor::{Transaction, begin, once, repeatable},
+    error::{Error, causes, is_rolled_back},
+    executor::{Transaction, begin, repeatable},
     telemetry::traces::span::{self, Span},
 };
 
@@ -231,11 +231,27 @@ async fn write_counts(pool: Pool, counts: Counts, alive: mpsc::WeakUnboundedSend
     while alive.upgrade().is_some() {
         tokio::time::sleep(WRITE_COUNTS_EVERY).await;
         let taken = counts.take();
-        if !taken.is_empty()
-            && let Err(error) = store::minutes::add(once(&pool), &process, &taken).await
-        {
-            counts.put_back(&taken);
-            tracing::debug!(error = causes(&error), "could not write the counts of enqueued jobs; they are kept");
+        if taken.is_empty() {
+            continue;
         }
+        let (kept, error) = match add_counts(&pool, &process, &taken).await {
+            Ok(transaction) => match transaction.commit().await {
+                Ok(()) => continue,
+                // Counts that may have been written are dropped: see `counts`.
+                Err(error) => (is_rolled_back(&error), error),
+            },
+            Err(error) => (true, error),
+        };
+        if kept {
+            counts.put_back(&taken);
+        }
+        tracing::debug!(kept, error = causes(&error), "could not write the counts of enqueued jobs");
     }
+}
+
+/// Adds counts in a transaction that is still to be committed. After an error nothing is written.
+async fn add_counts(pool: &Pool, process: &str, taken: &[Taken]) -> sqlx::Result<Transaction> {
+    let mut transaction = begin(pool).await?;
+    store::minutes::add(transaction.executor(), process, taken).await?;
+    Ok(transaction)
 }

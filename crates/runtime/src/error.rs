@@ -50,6 +50,12 @@ pub fn is_temporary(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the server has refused the last statement of a transaction, so that the transaction certainly wrote nothing. After
+/// every other error, such as a lost connection or a late response, the server may have committed it.
+pub fn is_rolled_back(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(_)) && !writable::is_dead(error)
+}
+
 /// Formats an error with all its sources, as in `error sending request: tcp connect error: Connection refused (os error
 /// 111)`. A source is left out if the text already contains it.
 ///
@@ -114,6 +120,13 @@ mod tests {
     fn failures_in_a_row_are_logged_ever_more_rarely() {
         let logged: Vec<u32> = (0..=3600).filter(|failures| is_logged(*failures)).collect();
         assert_eq!(logged, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]);
+    }
+
+    #[test]
+    fn only_a_refusal_proves_that_nothing_was_written() {
+        let lost = [std::io::ErrorKind::TimedOut, std::io::ErrorKind::ConnectionReset];
+        assert!(lost.into_iter().all(|kind| !is_rolled_back(&sqlx::Error::Io(kind.into()))));
+        assert!(!is_rolled_back(&sqlx::Error::WorkerCrashed));
     }
 
     #[test]

@@ -34,7 +34,7 @@ use super::{
 };
 use runtime::{
     db::Database,
-    error::{causes, is_logged},
+    error::{causes, is_logged, is_rolled_back},
     executor::{on_session, on_session_within},
     version::VERSION,
     writable,
@@ -240,7 +240,8 @@ impl Heartbeat {
         }
     }
 
-    /// Writes what was counted since the last time. It is kept for the next time if the database refuses it.
+    /// Writes what was counted since the last time. It is kept for the next time if the database refuses it, and dropped if
+    /// it may have been written.
     async fn write_counts(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         let taken = self.report.counts.take();
         if taken.is_empty() {
@@ -254,10 +255,12 @@ impl Heartbeat {
                 Ok(())
             }
             Err(error) => {
-                self.report.counts.put_back(&taken);
+                let kept = is_rolled_back(&error);
+                if kept {
+                    self.report.counts.put_back(&taken);
+                }
                 if let Some(failures) = one_more(&self.failures.counts) {
-                    let error = causes(&error);
-                    tracing::warn!(failures, error, "could not write the counts of the queues; they are kept");
+                    tracing::warn!(failures, kept, error = causes(&error), "could not write the counts of the queues");
                 }
                 // The session still works, so its heartbeats go on.
                 if matches!(error, sqlx::Error::Database(_)) { Ok(()) } else { Err(error) }
