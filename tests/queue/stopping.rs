@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use queue::Policy;
+use queue::{CANCELLED, JobId, JobKinds, Operator, Policy, status::Cancelled};
 
 use crate::harness::{
     eventually,
-    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, order, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -27,6 +27,35 @@ async fn a_drain_finishes_running_jobs_and_claims_no_more() {
     let left = harness.row("too late").await;
     assert_eq!((left.status.as_str(), left.attempts), ("Pending", 0));
     harness.wait_until("the worker has removed its row", "NOT EXISTS (SELECT FROM apalis.workers)").await;
+}
+
+/// The worker no longer listens, so only its interval finds the request.
+#[tokio::test]
+async fn a_job_is_cancelled_while_its_worker_drains() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default());
+    for (name, by_operator) in [("drained by an operator", true), ("drained by a signal", false)] {
+        let id = JobId::generate();
+        harness.enqueue_as(name, &[Step::Hang], |job| job.id(id)).await;
+        let running = harness.start_worker(&scripted, FAST);
+        let worker = running.worker.name.to_string();
+        eventually("the job runs", SOON, async || scripted.runs_of(name) == 1).await;
+        if by_operator {
+            assert!(operator.drain_worker(&worker, &order()).await.unwrap());
+        } else {
+            running.shutdown.drain.cancel();
+        }
+        eventually("the worker drains", SOON, async || {
+            let workers = operator.workers().await.unwrap();
+            workers.iter().any(|row| row.id == worker && row.report.as_ref().is_some_and(|report| report.draining))
+        })
+        .await;
+        assert_eq!(operator.cancel(&id.to_string(), &order()).await.unwrap(), Cancelled::Requested);
+        running.wait_for_end().await;
+        let row = harness.row(name).await;
+        let seen = (row.status.as_str(), row.attempts, row.last_error.as_deref());
+        assert_eq!(seen, ("Cancelled", 1, Some(CANCELLED)), "{name}");
+    }
 }
 
 #[tokio::test]

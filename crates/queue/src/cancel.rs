@@ -29,10 +29,13 @@ impl Cancellations {
         Self { pool, requested: watch::Sender::default(), signal: Notify::new() }
     }
 
-    /// Reads the requests until `stop`: on each notification, and at least once per `every`.
+    /// Reads the requests until `stop`: on each notification, and at least once per `every`. During a drain no notification
+    /// arrives.
     pub(crate) async fn watch(self: Arc<Self>, every: Duration, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            match store::operator::cancellations(&self.pool).await {
+            let read = stop.run_until_cancelled(store::operator::cancellations(&self.pool));
+            let Some(ids) = read.await else { return };
+            match ids {
                 Ok(ids) => {
                     self.requested.send_if_modified(|requested| {
                         *requested = ids.into_iter().collect();

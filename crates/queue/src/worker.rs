@@ -168,6 +168,7 @@ async fn run(
     let pool = database.pool("queue", SESSIONS);
     let (results, results_out) = mpsc::unbounded_channel();
     let (abandon, stop) = (CancellationToken::new(), shutdown.drain);
+    let runs_ended = CancellationToken::new();
     let cancellations = Arc::new(Cancellations::new(pool.clone()));
     let (mut engines, mut background) = (JoinSet::new(), JoinSet::new());
     let poll_request = Arc::new(Notify::new());
@@ -232,7 +233,8 @@ async fn run(
     background.spawn(poller.run(database));
     let queues = in_flight.keys().map(|queue| (*queue).to_owned()).collect();
     background.spawn(Cleaner { pool: pool.clone(), retention: timing.retention, queues, stop: stop.clone() }.run());
-    background.spawn(cancellations.watch(timing.heartbeat, stop.clone()));
+    // Operators also cancel what runs during a drain.
+    background.spawn(cancellations.watch(timing.heartbeat, runs_ended.clone()));
     let acknowledger = Acknowledger {
         writer: ResultWriter { pool: pool.clone(), worker: name.clone() },
         in_flight,
@@ -247,6 +249,7 @@ async fn run(
 
     let engines = async {
         let failed = join_parts(engines, &stop, |ended| ended.err().map(|error| error.to_string())).await;
+        runs_ended.cancel();
         tokio::spawn(async move {
             tokio::time::sleep(LAST_WRITES).await;
             abandon.cancel();
