@@ -117,6 +117,50 @@ async fn a_fire_that_could_not_be_enqueued_fires_later() {
     harness.assert_jobs().await;
 }
 
+/// While a release replaces another, workers of both run. After a failure neither restarts the schedule of the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_two_expressions_failed_fires_fire_later() {
+    let harness = ScheduleHarness::new().await;
+    let timing = Timing { retry: Duration::from_millis(50), ..Timing::default() };
+    let mut schedulers = Vec::new();
+    // Two expressions with the same times.
+    for cron in ["* * * * * *", "*/1 * * * * *"] {
+        schedulers.push(RunningScheduler::start(harness.schedules(cron, CatchUp::Latest), timing));
+        let registered = format!("SELECT EXISTS (SELECT FROM schedules WHERE cron = '{cron}')");
+        eventually("it is registered", SOON, async || harness.query_value::<bool>(&registered).await).await;
+    }
+    let since: OffsetDateTime = harness.query_value("SELECT since FROM schedules").await;
+    let before = harness.fires().await.len();
+    harness.wait_for_fires(before + 1).await;
+    harness.work.fails.store(true, Ordering::Relaxed);
+    let behind = "SELECT now() - max(fire_time) > interval '3 seconds' FROM schedule_fires";
+    eventually("the schedule is behind", SOON, async || harness.query_value::<bool>(behind).await).await;
+    let before = harness.fires().await.len();
+    harness.work.fails.store(false, Ordering::Relaxed);
+    harness.wait_for_fires(before + 4).await;
+    for worker in schedulers {
+        worker.stop().await;
+    }
+    assert_eq!(harness.query_value::<OffsetDateTime>("SELECT since FROM schedules").await, since);
+    let fires: Vec<FireRow> = harness.fires().await.into_iter().filter(|fire| fire.fire_time > since).collect();
+    assert_each_second(&fires);
+    harness.assert_jobs().await;
+}
+
+#[tokio::test]
+async fn a_schedule_that_was_deleted_is_registered_again() {
+    let harness = ScheduleHarness::new().await;
+    let timing = Timing { check: Duration::from_millis(50), ..STRICT };
+    let scheduler = RunningScheduler::start(harness.schedules("0 0 0 1 1 *", CatchUp::Latest), timing);
+    let registered = "SELECT count(*) = 1 FROM schedules";
+    for _ in 0..2 {
+        eventually("the schedule is registered", SOON, async || harness.query_value::<bool>(registered).await).await;
+        harness.execute("DELETE FROM schedules").await;
+    }
+    eventually("it is registered again", SOON, async || harness.query_value::<bool>(registered).await).await;
+    scheduler.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_database_loses_no_fire() {
     let harness = ScheduleHarness::new().await;

@@ -65,10 +65,17 @@ impl Schedules {
         Ok(())
     }
 
-    /// Registers a schedule in the ledger with this process's cron expression and policy.
+    /// Registers a schedule in the ledger with this process's cron expression and policy. Each process does it when it
+    /// starts, and after the database's clock went back.
     pub(super) async fn register(&self, schedule: &Schedule) -> Result<(), Error> {
         let Schedule { name, cron, catch_up, .. } = schedule;
         store::register(&self.pool, name, cron.as_str(), catch_up.as_str()).await.map_err(Error::from)
+    }
+
+    /// Registers a schedule that is not in the ledger. If it is, its expression and its policy stay.
+    pub(super) async fn register_if_missing(&self, schedule: &Schedule) -> Result<(), Error> {
+        let Schedule { name, cron, catch_up, .. } = schedule;
+        store::register_new(&self.pool, name, cron.as_str(), catch_up.as_str()).await.map_err(Error::from)
     }
 }
 

@@ -7,7 +7,8 @@
 //!   back, nominal times that have fired do not fire again, and the others do.
 //! - Up to 90 s late a fire counts as on time, so a restart or a short outage of the database misses nothing.
 //! - Older nominal times were missed; [`CatchUp`] decides whether they fire.
-//! - A new schedule, or one with a new cron expression, has missed nothing.
+//! - A new schedule, or one with a new cron expression, has missed nothing. A process registers its expression once, when it
+//!   starts.
 //!
 //! | file | content |
 //! |---|---|

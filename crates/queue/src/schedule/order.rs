@@ -96,7 +96,7 @@ impl Schedules {
     async fn find(&self, name: &str) -> Result<Option<Schedule>, Error> {
         let Some(schedule) = self.all.iter().find(|schedule| schedule.name == name) else { return Ok(None) };
         let mut schedule = schedule.clone();
-        store::register_new(&self.pool, name, schedule.cron.as_str(), schedule.catch_up.as_str()).await?;
+        self.register_if_missing(&schedule).await?;
         for row in store::registered(&self.pool, &[name.to_owned()]).await? {
             if let Some(cron) = row.cron.and_then(|cron| Cron::parse(&cron).ok()) {
                 schedule.cron = cron;

@@ -65,12 +65,17 @@ impl Schedules {
             let check = async {
                 if !is_registered {
                     self.register(schedule).await?;
+                    is_registered = true;
+                } else if failures > 0 {
+                    // Workers of two releases may have two expressions. To register this one once more would restart the
+                    // schedule, and lose the fires that are late because of the failure.
+                    self.register_if_missing(schedule).await?;
                 }
                 self.fire_due(schedule, timing.late).await
             };
             let wait = match check.await {
                 Ok((now, was_due)) => {
-                    (is_registered, failures) = (true, 0);
+                    failures = 0;
                     if !was_checked && !was_due {
                         gauge!(LAG, "schedule" => schedule.name).set(0.0);
                     }
@@ -78,7 +83,6 @@ impl Schedules {
                     wait_after_early_tick(schedule, ticked_at, now).unwrap_or(timing.check).min(timing.check)
                 }
                 Err(error) => {
-                    is_registered = false;
                     failures = failures.saturating_add(1);
                     if is_logged(failures) {
                         let schedule = schedule.name;
