@@ -88,7 +88,7 @@ pub struct Worker {
 
 impl Worker {
     /// Starts to claim and run jobs. `shutdown.drain` stops it gracefully. If a part of the worker fails, it cancels
-    /// `shutdown.drain`.
+    /// `shutdown.drain` at once, so that the grace period of the process limits the runs that go on.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -100,25 +100,18 @@ impl Worker {
     ) -> Result<Self, std::io::Error> {
         let name: Arc<str> = name().into();
         // An operator may drain this worker alone; the process goes on.
-        let process = shutdown.drain.clone();
-        let shutdown = Shutdown { drain: process.child_token(), now: shutdown.now.clone() };
+        let drain = shutdown.drain.child_token();
         let stop_heartbeat = CancellationToken::new();
-        let report = Report {
-            status: Arc::new(WorkerStatus::new(shutdown.drain.clone())),
-            counts: Counts::default(),
-            drain: shutdown.drain.clone(),
-        };
+        let report = Report { status: Arc::new(WorkerStatus::new(drain.clone())), counts: Counts::default(), drain };
         let (queues, stop) = (registry.names(), stop_heartbeat.clone());
         let (lease, thread) = heartbeat::start(database.clone(), name.clone(), queues, timing, report.clone(), stop)?;
         let status = report.status.clone();
         let limit = move || Some(status.longest_deadline_in_flight()?.saturating_add(timing.lease));
         let watchdog = watchdog::start(tokio::runtime::Handle::current(), limit)?;
         let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), report, shutdown.clone());
+        let process = shutdown.drain.clone();
         let running = tokio::spawn(async move {
-            let result = run.await;
-            if result.is_err() {
-                process.cancel();
-            }
+            let result = run_with_heartbeat(run, &thread, timing.heartbeat, &process).await;
             // The lease is kept until the last result is written.
             stop_heartbeat.cancel();
             drop(watchdog);
@@ -154,7 +147,32 @@ pub(crate) fn name() -> String {
     format!("{host}-{}-{}", std::process::id(), &start[start.len() - 8..])
 }
 
-/// Runs all parts of a worker until `shutdown.drain`, and returns when the last result is written.
+/// Runs the parts of a worker until they end. If the thread of the heartbeat ends first, the process is drained and an error
+/// is returned: without heartbeats the lease expires, and the results of its jobs are dropped. The thread is checked once
+/// per `every`.
+async fn run_with_heartbeat(
+    run: impl Future<Output = Result<(), Error>>,
+    heartbeat: &std::thread::JoinHandle<()>,
+    every: Duration,
+    process: &CancellationToken,
+) -> Result<(), Error> {
+    let heartbeat_ended = async {
+        while !heartbeat.is_finished() {
+            tokio::time::sleep(every).await;
+        }
+    };
+    tokio::pin!(run);
+    tokio::select! {
+        result = &mut run => return result,
+        () = heartbeat_ended => {}
+    }
+    tracing::error!("the heartbeat of the worker stopped by itself; draining the process");
+    process.cancel();
+    run.await.and(Err(Error::Internal("the heartbeat of the worker stopped by itself".into())))
+}
+
+/// Runs all parts of a worker until `report.drain`, and returns when the last result is written. `shutdown` is that of the
+/// process.
 async fn run(
     database: Database,
     name: Arc<str>,
@@ -167,8 +185,8 @@ async fn run(
     let started = Instant::now();
     let pool = database.pool("queue", SESSIONS);
     let (results, results_out) = mpsc::unbounded_channel();
-    let (abandon, stop) = (CancellationToken::new(), shutdown.drain);
-    let runs_ended = CancellationToken::new();
+    let (process, stop) = (shutdown.drain, report.drain.clone());
+    let (abandon, runs_ended) = (CancellationToken::new(), CancellationToken::new());
     let cancellations = Arc::new(Cancellations::new(pool.clone()));
     let (mut engines, mut background) = (JoinSet::new(), JoinSet::new());
     let poll_request = Arc::new(Notify::new());
@@ -248,7 +266,7 @@ async fn run(
     tracing::info!(worker = &*name, "worker started");
 
     let engines = async {
-        let failed = join_parts(engines, &stop, |ended| ended.err().map(|error| error.to_string())).await;
+        let failed = join_parts(engines, &stop, &process, |ended| ended.err().map(|error| error.to_string())).await;
         runs_ended.cancel();
         tokio::spawn(async move {
             tokio::time::sleep(LAST_WRITES).await;
@@ -256,17 +274,20 @@ async fn run(
         });
         (failed, Instant::now())
     };
-    let ((engine_failed, stopping), failed) = tokio::join!(engines, join_parts(background, &stop, |()| None));
+    let background = join_parts(background, &stop, &process, |()| None);
+    let ((engine_failed, stopping), failed) = tokio::join!(engines, background);
     pool.close().await;
     tracing::info!(worker = &*name, up = ?started.elapsed(), last_writes = ?stopping.elapsed(), "worker stopped");
     engine_failed.or(failed).map_or(Ok(()), Err)
 }
 
-/// Waits for parts of the worker. If one ends before the stop, all are stopped and the error is returned: a partly running
-/// worker would keep jobs that it cannot finish. A supervisor restarts the process.
+/// Waits for parts of the worker. If one fails, or ends before `stop`, the process is drained and the error is returned: a
+/// partly running worker would keep jobs that it cannot finish. The grace period of the process limits their runs, and a
+/// supervisor restarts it. `process` is the parent of `stop`.
 async fn join_parts<T: 'static>(
     mut parts: JoinSet<T>,
     stop: &CancellationToken,
+    process: &CancellationToken,
     error_of: impl Fn(T) -> Option<String>,
 ) -> Option<Error> {
     let mut failed = None;
@@ -277,8 +298,8 @@ async fn join_parts<T: 'static>(
             Ok(Some(error)) => error,
             Err(error) => error.to_string(),
         };
-        tracing::error!(problem, "a part of the worker failed; stopping the worker");
-        stop.cancel();
+        tracing::error!(problem, "a part of the worker failed; draining the process");
+        process.cancel();
         failed = Some(Error::Internal(problem));
     }
     failed
@@ -289,24 +310,62 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_part_that_ends_before_the_stop_stops_the_worker() {
+    async fn a_part_that_ends_before_the_stop_drains_the_process() {
         for panics in [true, false] {
-            let stop = CancellationToken::new();
+            let process = CancellationToken::new();
+            let stop = process.child_token();
             let mut parts = JoinSet::new();
             parts.spawn(stop.clone().cancelled_owned());
             parts.spawn(async move { assert!(!panics, "a fault") });
-            let failed = join_parts(parts, &stop, |()| None).await.map(|error| error.to_string()).unwrap_or_default();
+            let failed = join_parts(parts, &stop, &process, |()| None).await;
+            let failed = failed.map(|error| error.to_string()).unwrap_or_default();
             let expected = if panics { "panicked" } else { "it stopped by itself" };
-            assert!(stop.is_cancelled() && failed.contains(expected), "{failed}");
+            assert!(process.is_cancelled() && failed.contains(expected), "{failed}");
         }
+    }
+
+    /// As when an operator drains one worker of a process.
+    #[tokio::test]
+    async fn a_part_that_fails_after_the_stop_drains_the_process() {
+        let process = CancellationToken::new();
+        let stop = process.child_token();
+        stop.cancel();
+        let mut parts = JoinSet::new();
+        parts.spawn(async { panic!("a fault") });
+        assert!(join_parts(parts, &stop, &process, |()| None).await.is_some() && process.is_cancelled());
     }
 
     #[tokio::test]
     async fn parts_that_end_at_the_stop_are_no_failure() {
-        let stop = CancellationToken::new();
+        let process = CancellationToken::new();
+        let stop = process.child_token();
         let mut parts = JoinSet::new();
         parts.spawn(stop.clone().cancelled_owned());
         stop.cancel();
-        assert!(join_parts(parts, &stop, |()| None).await.is_none());
+        assert!(join_parts(parts, &stop, &process, |()| None).await.is_none() && !process.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_heartbeat_drains_the_process() {
+        let process = CancellationToken::new();
+        let stop = process.child_token();
+        let run = async move {
+            stop.cancelled().await;
+            Ok(())
+        };
+        let heartbeat = std::thread::spawn(|| {});
+        let ended = run_with_heartbeat(run, &heartbeat, Duration::from_millis(1), &process).await;
+        assert!(ended.is_err() && process.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_run_before_its_heartbeat_is_no_failure() {
+        let process = CancellationToken::new();
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let heartbeat = std::thread::spawn(move || wait.iter().for_each(drop));
+        let run = std::future::ready(Ok(()));
+        let ended = run_with_heartbeat(run, &heartbeat, Duration::from_millis(1), &process).await;
+        assert!(ended.is_ok() && !process.is_cancelled());
+        drop(end);
     }
 }
