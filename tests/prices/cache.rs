@@ -151,6 +151,31 @@ async fn a_cached_chart_expires_when_the_next_bucket_is_due() {
     }
 }
 
+/// The time at which a bucket is due is spread by the series.
+#[tokio::test]
+async fn a_cached_chart_never_lacks_a_bucket_that_is_due() {
+    let redis = Redis::start().await;
+    for url in [None, redis.as_ref().map(|redis| redis.url.as_str())] {
+        let harness = PriceHarness::new().await;
+        let node = harness.node(url).await;
+        let assets: Vec<_> = (0..5).map(|number| format!("coin-{number}")).collect();
+        harness.providers.set(datetime!(2026-11-22 00:12 UTC));
+        assets.iter().for_each(|asset| harness.providers.coingecko.fill(asset, Interval::Daily, 4));
+        let today = datetime!(2026-11-22 00:00 UTC).unix_timestamp() * 1000;
+        for seconds in (0..6 * 60).step_by(10) {
+            for asset in &assets {
+                let (prices, stale) = node.chart(&format!("asset={asset}&currency=usd&days=3")).await;
+                assert_eq!((prices.len(), stale), (3, false), "{asset} {seconds} s after 00:12");
+                let has_yesterday = prices[2].0 == today - 86_400_000;
+                assert!(has_yesterday || seconds < 180, "{asset} {seconds} s after 00:12");
+                assert!(!has_yesterday || seconds >= 60, "{asset} {seconds} s after 00:12");
+            }
+            harness.providers.advance(Duration::from_secs(10));
+        }
+        assert_eq!(harness.providers.coingecko.charts(), 2 * assets.len(), "each time once");
+    }
+}
+
 #[tokio::test]
 async fn an_emptied_frozen_or_killed_redis_fails_no_request() {
     let Some(mut redis) = Redis::start().await else { return };

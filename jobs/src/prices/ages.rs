@@ -55,12 +55,22 @@ impl Ages {
     }
 }
 
-/// How long after its end a bucket is due: CoinGecko finishes a day at 00:10 UTC, the others finish at once.
+/// How long after its end a bucket is due at the earliest. CoinGecko finishes a day at 00:10 UTC, and its point that
+/// closes an hour comes some seconds late. The others finish at once.
 fn settling_time(interval: Interval) -> Duration {
     match interval {
-        Interval::Daily => Duration::from_secs(15 * 60),
+        Interval::Daily => Duration::from_secs(13 * 60),
         Interval::Hourly => Duration::from_secs(2 * 60),
     }
+}
+
+/// How long after its end a bucket of this series is due: a day within 15 minutes, an hour within four. The time is
+/// spread by the series, so that not all series are fetched at once.
+fn due_delay(series: &Series) -> Duration {
+    const SPREAD_SECONDS: u64 = 120;
+    let mut hasher = DefaultHasher::new();
+    series.hash(&mut hasher);
+    settling_time(series.interval) + Duration::from_secs(hasher.finish() % SPREAD_SECONDS)
 }
 
 /// How far back reads fetch from providers. Older prices are returned only where they are stored. Hours beyond 90 days
@@ -74,20 +84,16 @@ pub fn reach(interval: Interval) -> Duration {
 }
 
 /// The newest bucket that is due.
-pub fn newest_due(interval: Interval, now: OffsetDateTime) -> OffsetDateTime {
-    let running = interval.bucket(now);
-    let back = if now >= running + settling_time(interval) { 1 } else { 2 };
+pub fn newest_due(series: &Series, now: OffsetDateTime) -> OffsetDateTime {
+    let (interval, running) = (series.interval, series.interval.bucket(now));
+    let back = if now >= running + due_delay(series) { 1 } else { 2 };
     running - interval.length() * back
 }
 
-/// When the next bucket is due. The time is spread by the series, so that not all series are fetched at once.
+/// When the next bucket is due.
 pub fn next_due(series: &Series, now: OffsetDateTime) -> OffsetDateTime {
-    const SPREAD_SECONDS: u64 = 120;
-    let mut hasher = DefaultHasher::new();
-    series.hash(&mut hasher);
     let interval = series.interval;
-    let wait = settling_time(interval) + Duration::from_secs(hasher.finish() % SPREAD_SECONDS);
-    let this = interval.bucket(now) + wait;
+    let this = interval.bucket(now) + due_delay(series);
     if now < this { this } else { this + interval.length() }
 }
 
@@ -109,49 +115,61 @@ pub fn missing_buckets(
 /// The missing span: from the first missing bucket to the end of the last one. A bucket is missing when it is due,
 /// starts at `from` or later, and is not in `there`. Buckets within `known` are not missing: no provider has them.
 pub fn missing_span(
-    interval: Interval,
+    series: &Series,
     from: OffsetDateTime,
     now: OffsetDateTime,
     there: impl IntoIterator<Item = OffsetDateTime>,
     known: Range<OffsetDateTime>,
 ) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let buckets = missing_buckets(interval, from, newest_due(interval, now), there);
+    let buckets = missing_buckets(series.interval, from, newest_due(series, now), there);
     let mut missing = buckets.filter(|bucket| !known.contains(bucket));
     let first = missing.next()?;
-    Some((first, missing.last().unwrap_or(first) + interval.length()))
+    Some((first, missing.last().unwrap_or(first) + series.interval.length()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use time::macros::datetime;
 
     use super::*;
     use crate::prices::model::{AssetId, Currency};
 
-    #[test]
-    fn a_bucket_is_due_after_its_settling_time() {
-        for (interval, now, newest) in [
-            (Interval::Daily, datetime!(2026-11-21 00:14:59 UTC), datetime!(2026-11-19 0:00 UTC)),
-            (Interval::Daily, datetime!(2026-11-21 00:15 UTC), datetime!(2026-11-20 0:00 UTC)),
-            (Interval::Daily, datetime!(2026-11-21 23:59 UTC), datetime!(2026-11-20 0:00 UTC)),
-            (Interval::Hourly, datetime!(2026-11-21 05:01:59 UTC), datetime!(2026-11-21 03:00 UTC)),
-            (Interval::Hourly, datetime!(2026-11-21 05:02 UTC), datetime!(2026-11-21 04:00 UTC)),
-        ] {
-            assert_eq!(newest_due(interval, now), newest, "{now}");
-        }
+    fn series(asset: &str, interval: Interval) -> Series {
+        let currency = Currency::parse("usd").expect("a currency");
+        Series { asset: AssetId::parse(asset).expect("an id"), currency, interval }
     }
 
     #[test]
-    fn freshness_ends_when_the_next_bucket_is_due() {
+    fn a_bucket_is_due_within_the_spread_after_its_settling_time() {
+        for (interval, now, newest) in [
+            (Interval::Daily, datetime!(2026-11-21 00:12:59 UTC), datetime!(2026-11-19 0:00 UTC)),
+            (Interval::Daily, datetime!(2026-11-21 00:15 UTC), datetime!(2026-11-20 0:00 UTC)),
+            (Interval::Daily, datetime!(2026-11-21 23:59 UTC), datetime!(2026-11-20 0:00 UTC)),
+            (Interval::Hourly, datetime!(2026-11-21 05:01:59 UTC), datetime!(2026-11-21 03:00 UTC)),
+            (Interval::Hourly, datetime!(2026-11-21 05:04 UTC), datetime!(2026-11-21 04:00 UTC)),
+        ] {
+            for number in 0..50 {
+                let series = series(&format!("coin-{number}"), interval);
+                assert_eq!(newest_due(&series, now), newest, "{series:?} at {now}");
+            }
+        }
+        let delays = (0..50).map(|number| due_delay(&series(&format!("coin-{number}"), Interval::Daily)));
+        assert!(delays.collect::<HashSet<_>>().len() > 10, "not all at once");
+    }
+
+    #[test]
+    fn freshness_ends_exactly_when_the_next_bucket_is_due() {
         for interval in [Interval::Daily, Interval::Hourly] {
             for asset in ["bitcoin", "ethereum", "solana"] {
-                let currency = Currency::parse("usd").expect("a currency");
-                let series = Series { asset: AssetId::parse(asset).expect("an id"), currency, interval };
+                let series = series(asset, interval);
                 let mut now = datetime!(2026-11-20 23:50 UTC);
                 while now < datetime!(2026-11-22 01:00 UTC) {
-                    let next = next_due(&series, now);
+                    let (newest, next) = (newest_due(&series, now), next_due(&series, now));
                     assert!(next > now && next <= now + interval.length(), "{now}: {next}");
-                    assert!(newest_due(interval, next) > newest_due(interval, now - Duration::from_secs(121)), "{now}");
+                    assert_eq!(newest_due(&series, next - Duration::from_secs(1)), newest, "{now}: {next}");
+                    assert_eq!(newest_due(&series, next), newest + interval.length(), "{now}: {next}");
                     now += Duration::from_secs(61);
                 }
             }
@@ -162,9 +180,10 @@ mod tests {
     fn the_missing_span_excludes_what_no_provider_has() {
         let day = |number: u8| datetime!(2026-11-01 0:00 UTC) + Duration::from_secs(u64::from(number) * 86_400);
         let now = day(10) + Duration::from_secs(3600);
+        let bitcoin = series("bitcoin", Interval::Daily);
         let span = |from, there: &[u8], known: Option<(u8, u8)>| {
             let known = known.map_or(now..now, |(from, to)| day(from)..day(to));
-            missing_span(Interval::Daily, day(from), now, there.iter().map(|number| day(*number)), known)
+            missing_span(&bitcoin, day(from), now, there.iter().map(|number| day(*number)), known)
         };
         assert_eq!(span(7, &[7, 8, 9], None), None);
         assert_eq!(span(7, &[7, 8], None), Some((day(9), day(10))));

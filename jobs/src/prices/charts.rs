@@ -37,14 +37,18 @@ impl Reader {
         loaded.await.unwrap_or_else(|| Err(Error::Internal("loading a chart panicked".into())))
     }
 
-    /// The chart of a cache entry that is fresh and of the current generation.
+    /// The chart of a cache entry that is fresh, of the current generation, and made since the newest bucket is due.
+    /// Another release may have spread the due times differently.
     fn fresh_chart(&self, series: &Series, found: &[Option<Arc<Entry>>]) -> Option<Read<Chart>> {
         let [Some(entry), mark] = found else { return None };
         let now = self.now();
         if now >= entry.fresh_until || entry.generation != self.generation_of(mark.as_ref()) {
             return None;
         }
-        read_entry(entry, series.interval, now)
+        if matches!(&entry.value, Value::Chart { due, .. } if *due < newest_due(series, now)) {
+            return None;
+        }
+        read_entry(entry, series, now)
     }
 
     async fn load(self: Arc<Self>, series: Series, days: Days, keys: &[String; 2]) -> Result<Read<Chart>, Error> {
@@ -58,12 +62,12 @@ impl Reader {
             Ok(entry) => {
                 let entry = Arc::new(entry);
                 self.cache_entry(&keys[0], entry.clone()).await;
-                read_entry(&entry, series.interval, self.now())
+                read_entry(&entry, &series, self.now())
                     .ok_or_else(|| Error::Internal("cache entry is not a chart".into()))
             }
             Err(Error::Unavailable(error)) => {
                 let old = found.first().and_then(Option::as_ref);
-                match old.and_then(|entry| read_entry(entry, series.interval, self.now())) {
+                match old.and_then(|entry| read_entry(entry, &series, self.now())) {
                     Some(Read::Found(chart)) => {
                         tracing::warn!(error, "database unavailable; returning the cached chart");
                         Ok(Read::Found(Chart { stale: true, ..chart }))
@@ -98,7 +102,7 @@ impl Reader {
             None if failed => (Value::Nothing, paused),
             None if !coverage.offered && oldest.is_none() => (Value::Unknown, now + self.ages.unknown),
             newest => {
-                let due = newest_due(series.interval, now);
+                let due = newest_due(series, now);
                 let stale = failed && newest.is_none_or(|newest| newest < due);
                 let missing = window.count_missing(series.interval, due, &points, oldest, coverage);
                 let until = next_due(series, now);
@@ -154,7 +158,7 @@ struct Window {
 
 impl Window {
     fn new(series: &Series, days: Days, now: OffsetDateTime) -> Self {
-        let due = newest_due(series.interval, now) + series.interval.length();
+        let due = newest_due(series, now) + series.interval.length();
         let (from, length) = match days {
             Days::Number(days) => {
                 let length = Duration::DAY * i32::from(days);
@@ -176,7 +180,7 @@ impl Window {
     fn gap(&self, series: &Series, now: OffsetDateTime, points: &[Point], coverage: Coverage) -> Option<Span> {
         let from = self.fetch_from.max(self.start(series.interval, points));
         let stored = points.iter().map(|point| point.bucket);
-        missing_span(series.interval, from, now, stored, coverage.known())
+        missing_span(series, from, now, stored, coverage.known())
     }
 
     /// Counts the points up to `due` that should exist and are missing. Points after the oldest price of the series
@@ -203,10 +207,10 @@ impl Window {
 
 /// Reads a cache entry of a chart. An entry that is read later than it was made also lacks the buckets that became due
 /// since.
-fn read_entry(entry: &Entry, interval: Interval, now: OffsetDateTime) -> Option<Read<Chart>> {
+fn read_entry(entry: &Entry, series: &Series, now: OffsetDateTime) -> Option<Read<Chart>> {
     Read::of(entry, now, |value| {
         let Value::Chart { prices, stale, missing, due } = value else { return None };
-        let since = (newest_due(interval, now) - *due).whole_seconds() / interval.length().whole_seconds();
+        let since = (newest_due(series, now) - *due).whole_seconds() / series.interval.length().whole_seconds();
         let missing = missing.saturating_add(u32::try_from(since).unwrap_or(0));
         Some(Chart { prices: prices.clone(), stale: *stale, missing })
     })

@@ -10,7 +10,7 @@ use super::{
     ages::{Ages, missing_span, newest_due},
     cache::{Coverage, Entry, Value, coverage_key},
     hedge::{HedgedCalls, Reporter, Step},
-    model::{Interval, Series},
+    model::Series,
     providers::Provider,
     read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Reader},
     store,
@@ -66,7 +66,7 @@ impl Reader {
             }
         };
         let refill = self.refill(series, span_before, from, now, before).await;
-        let coverage = coverage_after(&refill, before, series.interval, now, &self.ages);
+        let coverage = coverage_after(&refill, before, series, now, &self.ages);
         let entry = Entry { value: Value::Coverage(coverage), fresh_until: counts_until, generation: self.salt };
         self.cache_entry(&coverage_key(series), Arc::new(entry)).await;
         if refill.offered
@@ -153,12 +153,12 @@ impl Reader {
         let to = series.interval.bucket(now);
         let points = store::series(&self.pool, series, &self.config.providers, from, to).await?;
         let there = points.iter().map(|point| point.bucket);
-        Ok(missing_span(series.interval, from, now, there, coverage.known()))
+        Ok(missing_span(series, from, now, there, coverage.known()))
     }
 }
 
 /// The coverage of a series after a refill at `now`. `before` is the coverage before it.
-fn coverage_after(refill: &Refill, before: Coverage, interval: Interval, now: OffsetDateTime, ages: &Ages) -> Coverage {
+fn coverage_after(refill: &Refill, before: Coverage, series: &Series, now: OffsetDateTime, ages: &Ages) -> Coverage {
     let (span, offered) = (refill.span_before, refill.offered || before.offered);
     let coverage = Coverage { failed: false, offered, tried_from: span.0, ..before };
     let Some((_, end)) = refill.span_after else { return coverage.extended(span).with_pause(now) };
@@ -168,7 +168,7 @@ fn coverage_after(refill: &Refill, before: Coverage, interval: Interval, now: Of
     if !coverage.offered {
         return coverage.with_pause(now + ages.unknown);
     }
-    let newest = newest_due(interval, now);
+    let newest = newest_due(series, now);
     // The newest bucket will come. Older buckets that no provider has now will not.
     if end > newest {
         coverage.extended((span.0, newest)).with_pause(now + ages.late)
@@ -184,9 +184,15 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::prices::model::{AssetId, Currency, Interval};
 
     const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
     const AGES: Ages = Ages::DEFAULT;
+
+    fn series() -> Series {
+        let (asset, currency) = (AssetId::parse("bitcoin"), Currency::parse("usd"));
+        Series { asset: asset.expect("an id"), currency: currency.expect("a currency"), interval: Interval::Daily }
+    }
 
     /// The start of a day of November 2026.
     fn day(number: u8) -> OffsetDateTime {
@@ -207,7 +213,7 @@ mod tests {
             ("a long ban", Some(all), vec![Duration::from_secs(7200)], true, None, true, AGES.unknown),
         ] {
             let refill = Refill { span_before: all, span_after, retry_delays, offered };
-            let coverage = coverage_after(&refill, Coverage::none(NOW), Interval::Daily, NOW, &AGES);
+            let coverage = coverage_after(&refill, Coverage::none(NOW), &series(), NOW, &AGES);
             let known = known_to.map_or((NOW, NOW), |to| (day(10), to));
             assert_eq!((coverage.from, coverage.to), known, "{case}");
             assert_eq!((coverage.failed, coverage.offered, coverage.tried_from), (failed, offered, day(10)), "{case}");
@@ -219,7 +225,7 @@ mod tests {
     fn coverage_before_a_refill_is_kept() {
         let before = Coverage { from: day(1), to: day(10), offered: true, ..Coverage::none(NOW) };
         let refill = Refill { span_before: (day(10), day(21)), span_after: None, retry_delays: vec![], offered: false };
-        let coverage = coverage_after(&refill, before, Interval::Daily, NOW, &AGES);
+        let coverage = coverage_after(&refill, before, &series(), NOW, &AGES);
         assert_eq!((coverage.from, coverage.to, coverage.offered), (day(1), day(21), true));
     }
 }
