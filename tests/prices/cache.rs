@@ -204,6 +204,54 @@ async fn an_emptied_frozen_or_killed_redis_fails_no_request() {
     assert_eq!(harness.providers.coingecko.charts(), 2, "PostgreSQL has what Redis has lost");
 }
 
+/// Which buckets no provider has, and which assets none knows, is only in the cache.
+#[tokio::test]
+async fn without_redis_providers_are_not_called_by_every_read() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let harness = PriceHarness { redis_timeout: Duration::from_millis(500), ..filled_harness().await };
+    let node = harness.node(Some(&redis.url)).await;
+    redis.kill().await;
+    let unknown = ["/market_chart?asset=dogelon&currency=usd&days=3", "/simple_price?assets=dogelon&currency=usd"];
+    for _ in 0..10 {
+        // The asset is three days old.
+        let (prices, stale) = node.chart("asset=bitcoin&currency=usd&days=30").await;
+        assert_eq!((prices.len(), stale), (3, false));
+        for path in unknown {
+            node.get(path).await.assert_problem(404, path);
+        }
+    }
+    let calls = || {
+        [&harness.providers.coingecko, &harness.providers.kraken]
+            .map(|provider| (provider.charts(), provider.spots().len()))
+    };
+    assert_eq!(calls(), [(2, 1), (2, 1)], "once for each asset");
+    // The fallback also has that a price is stale, and for how long no provider is called.
+    harness.providers.coingecko.set_mode(ProviderMode::Down);
+    for _ in 0..10 {
+        assert!(node.read(PRICE).await.1);
+    }
+    assert_eq!(calls(), [(2, 2), (2, 2)]);
+    harness.providers.coingecko.set_mode(ProviderMode::Well);
+    harness.providers.advance(Duration::from_secs(61));
+    assert_eq!(node.read(PRICE).await, (node.read(PRICE).await.0, false));
+    assert_eq!(calls(), [(2, 3), (2, 2)], "a fresh price is read from PostgreSQL");
+}
+
+/// A gap that was found before Redis failed is not requested again.
+#[tokio::test]
+async fn a_process_remembers_what_no_provider_has_when_redis_fails() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let harness = PriceHarness { redis_timeout: Duration::from_millis(500), ..filled_harness().await };
+    let node = harness.node(Some(&redis.url)).await;
+    let query = "asset=bitcoin&currency=usd&days=30";
+    let before = node.chart(query).await;
+    redis.kill().await;
+    for _ in 0..10 {
+        assert_eq!(node.chart(query).await, before);
+    }
+    assert_eq!((harness.providers.coingecko.charts(), harness.providers.kraken.charts()), (1, 1));
+}
+
 #[tokio::test]
 async fn without_the_database_cached_prices_are_returned_and_others_are_503() {
     let redis = Redis::start().await;

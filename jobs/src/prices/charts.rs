@@ -23,11 +23,11 @@ impl Reader {
     pub(super) async fn chart(self: &Arc<Self>, series: &Series, days: Days) -> Result<Read<Chart>, Error> {
         let keys = [chart_key(series, &days.to_string()), generation_key(series)];
         let cached = self.cache.get(&keys).await;
-        let hit = cached.as_ref().ok().and_then(|found| self.fresh_chart(series, found));
-        self.count(match (&hit, &cached) {
+        let hit = self.fresh_chart(series, &cached.entries);
+        self.count(match (&hit, cached.is_fallback) {
             (Some(_), _) => "hit",
-            (None, Ok(_)) => "miss",
-            (None, Err(_)) => "error",
+            (None, false) => "miss",
+            (None, true) => "error",
         });
         if let Some(hit) = hit {
             return Ok(hit);
@@ -53,7 +53,7 @@ impl Reader {
 
     async fn load(self: Arc<Self>, series: Series, days: Days, keys: &[String; 2]) -> Result<Read<Chart>, Error> {
         // Another process may have cached it meanwhile.
-        let found = self.cache.get(keys).await.unwrap_or_default();
+        let found = self.cache.get(keys).await.entries;
         if let Some(hit) = self.fresh_chart(&series, &found) {
             return Ok(hit);
         }

@@ -171,7 +171,7 @@ impl Reader {
     /// Begins a new generation of a series, so that all its cached charts count as old.
     ///
     /// # Errors
-    /// [`Broken`] when the cache is unavailable.
+    /// [`Broken`] when Redis is unavailable. Then only the charts of its fallback count as old.
     pub(super) async fn begin_generation(&self, series: &Series) -> Result<(), Broken> {
         let generation = uuid::Uuid::new_v4().as_u128();
         let entry = Entry { value: Value::Mark, fresh_until: self.now(), generation };
@@ -192,7 +192,7 @@ impl Reader {
     }
 
     async fn get_cached(&self, key: String) -> Option<Arc<Entry>> {
-        self.cache.get(&[key]).await.ok()?.pop()?
+        self.cache.get(&[key]).await.entries.pop().flatten()
     }
 
     /// Counts and logs the result of a call. An `Err` contains the time until the call may be repeated, or `None` if

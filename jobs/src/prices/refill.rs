@@ -43,7 +43,7 @@ impl Reader {
     /// Fetches what is missing, under a lock shared by all processes, unless another process has fetched it meanwhile.
     pub(super) async fn fill(self: Arc<Self>, series: Series, from: OffsetDateTime) -> Coverage {
         let (lock, token, started_at) = ([coverage_key(&series)], Uuid::new_v4().as_u128(), Instant::now());
-        // A cache that is unavailable delays no caller.
+        // A cache that is unavailable delays no caller. The callers of this process share one fetch even so.
         while self.cache.lock(&lock, token, LOCK_TTL).await.is_ok_and(|locked| locked != [true])
             && started_at.elapsed() < LOCK_WAIT
         {

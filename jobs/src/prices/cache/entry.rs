@@ -49,6 +49,17 @@ pub enum Value {
     Mark,
 }
 
+impl Value {
+    /// Whether PostgreSQL does not have it. Without it, the next reader calls the providers again.
+    pub fn is_only_cached(&self) -> bool {
+        match self {
+            Self::Chart { .. } => false,
+            Self::Spot(quote) => quote.stale,
+            Self::Unknown | Self::Nothing | Self::Coverage(_) | Self::Mark => true,
+        }
+    }
+}
+
 /// Which buckets of a series were requested from the providers, and when they may be requested again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {

@@ -1,5 +1,5 @@
-//! The cache of one process, bounded by its size in bytes. Other processes cannot invalidate it, so its entries are fresh
-//! for a short time.
+//! A cache in this process, bounded by its size in bytes. Other processes cannot invalidate it, so its entries are
+//! fresh for a short time.
 
 use std::sync::Arc;
 
@@ -7,18 +7,20 @@ use moka::{policy::EvictionPolicy, sync};
 
 use super::entry::{Entry, RETENTION, Value};
 
-/// The limit of all entries. A chart of 30 days takes about 1 KiB, one of all hours of ten years 3 MiB.
-const MAX_BYTES: u64 = 64 << 20;
+/// The limit of a cache of everything. A chart of 30 days takes about 1 KiB, one of all hours of ten years 3 MiB.
+pub(super) const MAX_BYTES: u64 = 64 << 20;
+/// The limit of a cache of what PostgreSQL does not have: about 10,000 entries.
+pub(super) const MAX_FALLBACK_BYTES: u64 = 4 << 20;
 /// The overhead of an entry, in bytes.
 const ENTRY_OVERHEAD: usize = 300;
 
 /// The entries by key.
 pub(super) type Memory = sync::Cache<String, Arc<Entry>>;
 
-/// An empty cache.
-pub(super) fn start() -> Memory {
+/// An empty cache of at most this many bytes.
+pub(super) fn start(max_bytes: u64) -> Memory {
     sync::Cache::builder()
-        .max_capacity(MAX_BYTES)
+        .max_capacity(max_bytes)
         .weigher(|key: &String, entry: &Arc<Entry>| weight(key, entry))
         // The default policy rejects new entries while the cache is full.
         .eviction_policy(EvictionPolicy::lru())

@@ -3,6 +3,9 @@
 //! Each entry contains the time until which it is fresh. It is kept longer, for when nothing better is available. The
 //! entries of a series carry its generation, and every write of the series begins a new one. So an entry that was read
 //! before a write counts as old, even if it is cached after the write.
+//!
+//! While Redis is unavailable, prices are read from PostgreSQL. What only the cache contains, such as which buckets no
+//! provider has, each process also keeps itself. Otherwise every read would call the providers.
 
 mod entry;
 mod memory;
@@ -43,29 +46,53 @@ fn series_key(Series { asset, currency, interval }: &Series) -> String {
 pub enum Cache {
     /// In this process. Its callers already share one load, so it needs no locks.
     Memory(Memory),
-    /// Shared by all processes.
-    Redis(Redis),
+    /// Shared by all processes. The fallback has what this process has put and PostgreSQL does not have.
+    Redis { redis: Redis, fallback: Memory },
+}
+
+/// The result of a look-up.
+pub struct Lookup {
+    /// The entries under the keys, in order.
+    pub entries: Vec<Option<Arc<Entry>>>,
+    /// Redis is unavailable, and the entries are from the fallback.
+    pub is_fallback: bool,
 }
 
 impl Cache {
     /// The cache in Redis, or one of this process.
     pub fn start(redis: Option<clients::redis::Redis>) -> Self {
-        redis.map_or_else(|| Self::Memory(memory::start()), |redis| Self::Redis(Redis(redis)))
+        match redis {
+            None => Self::Memory(memory::start(memory::MAX_BYTES)),
+            Some(redis) => Self::Redis { redis: Redis(redis), fallback: memory::start(memory::MAX_FALLBACK_BYTES) },
+        }
     }
 
-    /// Gets the entries under these keys, in order.
-    pub async fn get(&self, keys: &[String]) -> Result<Vec<Option<Arc<Entry>>>, Broken> {
+    /// Gets the entries under these keys. If Redis is unavailable, those of the fallback.
+    pub async fn get(&self, keys: &[String]) -> Lookup {
         match self {
-            Self::Memory(memory) => Ok(keys.iter().map(|key| memory.get(key)).collect()),
-            Self::Redis(redis) => redis.get(keys).await,
+            Self::Memory(memory) => Lookup { entries: get_all(memory, keys), is_fallback: false },
+            Self::Redis { redis, fallback } => match redis.get(keys).await {
+                Ok(entries) => Lookup { entries, is_fallback: false },
+                Err(_) => Lookup { entries: get_all(fallback, keys), is_fallback: true },
+            },
         }
     }
 
     /// Stores an entry.
+    ///
+    /// # Errors
+    /// [`Broken`] when Redis is unavailable. The fallback has the entry nevertheless, if it holds such entries.
     pub async fn put(&self, key: &str, entry: Arc<Entry>) -> Result<(), Broken> {
         match self {
             Self::Memory(memory) => memory.insert(key.to_owned(), entry),
-            Self::Redis(redis) => redis.put(key, &entry).await?,
+            Self::Redis { redis, fallback } => {
+                if entry.value.is_only_cached() {
+                    fallback.insert(key.to_owned(), entry.clone());
+                } else {
+                    fallback.invalidate(key);
+                }
+                redis.put(key, &entry).await?;
+            }
         }
         Ok(())
     }
@@ -74,19 +101,23 @@ impl Cache {
     pub async fn lock(&self, keys: &[String], token: u128, ttl: Duration) -> Result<Vec<bool>, Broken> {
         match self {
             Self::Memory(_) => Ok(vec![true; keys.len()]),
-            Self::Redis(redis) => redis.lock(keys, token, ttl).await,
+            Self::Redis { redis, .. } => redis.lock(keys, token, ttl).await,
         }
     }
 
     /// Releases the locks that this token holds. If Redis is unavailable, they expire.
     pub async fn unlock(&self, keys: &[String], token: u128) {
-        if let Self::Redis(redis) = self {
+        if let Self::Redis { redis, .. } = self {
             let _ = redis.unlock(keys, token).await;
         }
     }
 
     /// Whether other processes read the same entries.
     pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Redis(_))
+        matches!(self, Self::Redis { .. })
     }
+}
+
+fn get_all(memory: &Memory, keys: &[String]) -> Vec<Option<Arc<Entry>>> {
+    keys.iter().map(|key| memory.get(key)).collect()
 }

@@ -48,11 +48,10 @@ impl Reader {
     ) -> Result<Vec<(AssetId, Read<Quote>)>, Error> {
         let keys = keys(assets, currency);
         let cached = self.cache.get(&keys).await;
-        let missed = if cached.is_ok() { "miss" } else { "error" };
-        let found = cached.unwrap_or_else(|_| vec![None; keys.len()]);
+        let missed = if cached.is_fallback { "error" } else { "miss" };
         let batch = Arc::new(Batch::default());
         let mut reads = Vec::with_capacity(assets.len());
-        for ((asset, key), entry) in assets.iter().zip(keys).zip(found) {
+        for ((asset, key), entry) in assets.iter().zip(keys).zip(cached.entries) {
             let hit = entry.as_deref().and_then(|entry| self.fresh_spot(entry));
             self.count(if hit.is_some() { "hit" } else { missed });
             let (this, batch) = (self.clone(), batch.clone());
@@ -154,7 +153,7 @@ impl Reader {
         currency: &Currency,
     ) -> (QuoteResults, HashMap<AssetId, Quote>) {
         let (mut results, mut old) = (QuoteResults::new(), HashMap::new());
-        let entries = self.cache.get(&keys(rest, currency)).await.unwrap_or_default();
+        let entries = self.cache.get(&keys(rest, currency)).await.entries;
         for (asset, entry) in rest.iter().zip(&entries) {
             let Some(entry) = entry.as_ref().filter(|entry| self.is_usable(entry)) else { continue };
             if let Some(fresh) = self.fresh_spot(entry) {
