@@ -67,6 +67,23 @@ async fn concurrent_reads_in_one_process_cost_one_call() {
     assert_eq!((harness.providers.coingecko.charts(), harness.providers.coingecko.spots().len()), (1, 1));
 }
 
+/// A long chart that joins the fetch of a short one also needs the older prices.
+#[tokio::test]
+async fn concurrent_charts_of_different_lengths_are_complete() {
+    let harness = PriceHarness::new().await;
+    let node = harness.node(None).await;
+    harness.providers.coingecko.fill("bitcoin", Interval::Daily, 40);
+    let charts = [3, 10, 40].map(|days| {
+        let node = &node;
+        async move { (days, node.chart(&format!("asset=bitcoin&currency=usd&days={days}")).await) }
+    });
+    for (days, (prices, stale)) in join_all(charts).await {
+        assert_eq!((prices.len(), stale), (days, false));
+    }
+    assert!(harness.providers.coingecko.charts() <= 3, "{}", harness.providers.coingecko.charts());
+    assert_eq!(harness.providers.kraken.charts(), 0);
+}
+
 #[tokio::test]
 async fn overlapping_requests_fetch_each_asset_once() {
     let redis = Redis::start().await;

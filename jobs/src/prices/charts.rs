@@ -15,6 +15,9 @@ use super::{
 };
 use runtime::error::{Error, causes};
 
+/// How many fetches a read waits for. The first may have been started for a shorter chart, and the second as well.
+const MAX_FILLS: usize = 3;
+
 impl Reader {
     /// Reads the prices of the last days, or of all.
     ///
@@ -86,13 +89,19 @@ impl Reader {
         let (mut generation, mut points) = (self.generation(series).await, self.points(series, &window).await?);
         let (mut coverage, _) = self.coverage(series).await;
         let mut timed_out = false;
-        let gap = window.gap(series, now, &points, coverage);
-        if gap.is_some_and(|(from, _)| !coverage.is_paused(from, now)) {
+        for _ in 0..MAX_FILLS {
+            let gap = window.gap(series, now, &points, coverage);
+            if gap.is_none_or(|(from, _)| coverage.is_paused(from, now)) {
+                break;
+            }
             let filled = self.wait_for_fill(series, &window, points.is_empty()).await?;
             timed_out = filled.is_none();
             coverage = filled.unwrap_or(coverage);
             generation = self.generation(series).await;
             points = self.points(series, &window).await?;
+            if timed_out || coverage.failed {
+                break;
+            }
         }
         let gap = window.gap(series, now, &points, coverage);
         let failed = gap.is_some() && (timed_out || coverage.failed);
