@@ -195,6 +195,7 @@ impl InMemoryProvider {
             low: None,
             close: BigDecimal::from_str(&price).unwrap(),
             volume: None,
+            body_sha256: None,
         });
         Ok(CandlePage { candles: candles.collect(), rejected: Vec::new() })
     }
@@ -223,7 +224,8 @@ impl Provider for InMemoryProvider {
             let (as_of, state) = (self.clock.now(), self.state());
             let spot = |asset: &AssetId| {
                 let price = BigDecimal::from_str(state.present.get(asset.as_str())?).unwrap();
-                Some((asset.clone(), Spot { price, as_of: as_of - state.age, provider: self.id }))
+                let as_of = as_of - state.age;
+                Some((asset.clone(), Spot { price, as_of, provider: self.id, body_sha256: None }))
             };
             Spots { found: assets.iter().filter_map(spot).collect(), failed: Vec::new() }
         }

@@ -8,6 +8,7 @@ mod names;
 mod newest;
 mod outages;
 mod price_harness;
+mod provenance;
 mod providers;
 mod reads;
 mod real;

@@ -36,6 +36,8 @@ struct State {
     prices: BTreeMap<OffsetDateTime, u32>,
     rejected: Vec<String>,
     calls: Vec<Call>,
+    /// The number of responses, each of which has its own hash.
+    responses: u8,
 }
 
 /// Has the same prices for every asset and in every currency.
@@ -76,6 +78,7 @@ impl Provider for FakeKraken {
             let response = {
                 let mut state = self.0.lock().unwrap();
                 state.calls.push((series.currency.as_str().to_owned(), from, to));
+                state.responses += 1;
                 match &state.mode {
                     FakeMode::Hangs => None,
                     FakeMode::WithoutCurrency(currency) if series.currency.as_str() == *currency => {
@@ -89,6 +92,7 @@ impl Provider for FakeKraken {
                             low: None,
                             close: (*price).into(),
                             volume: None,
+                            body_sha256: Some([state.responses; 32]),
                         };
                         let candles = state.prices.range(from..to).map(candle).collect();
                         Some(Ok(CandlePage { candles, rejected: state.rejected.clone() }))

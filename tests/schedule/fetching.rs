@@ -113,6 +113,12 @@ impl DailyFetchHarness {
                      AND source = 'kraken' AND interval = 'daily' ORDER BY bucket";
         sqlx::query_as(query).fetch_all(&self.pool).await.expect("prices")
     }
+
+    /// The number of the response that each close in EUR came from.
+    async fn responses(&self) -> Vec<i32> {
+        let query = "SELECT get_byte(body_sha256, 31) FROM prices WHERE currency = 'eur' ORDER BY bucket";
+        sqlx::query_scalar(query).fetch_all(&self.pool).await.expect("hashes")
+    }
 }
 
 /// The price feature with these providers, at [`NOON`].
@@ -137,6 +143,7 @@ async fn a_month_is_filled_then_gaps_and_late_revisions() {
     assert_eq!(harness.closes().await, month);
     let call = |currency: &str, days| (currency.to_owned(), harness.days_ago(days), harness.days_ago(0));
     assert_eq!(harness.kraken.take_calls(), [call("usd", 30), call("eur", 30)]);
+    assert_eq!(harness.responses().await, [2; 30]);
 
     // Two days are revised: yesterday, and a day that is no longer fetched.
     harness.kraken.set_price(harness.days_ago(1), 101);
@@ -144,6 +151,8 @@ async fn a_month_is_filled_then_gaps_and_late_revisions() {
     assert_eq!(harness.fetch_again().await, done(0, 2));
     assert_eq!(harness.kraken.take_calls(), [call("usd", 3), call("eur", 3)]);
     assert_eq!(harness.closes().await.last(), Some(&(harness.days_ago(1), 101)));
+    let responses = harness.responses().await;
+    assert_eq!((&responses[..29], responses[29]), (&[2; 29][..], 4), "an unchanged price is not written again");
 
     harness.execute("DELETE FROM prices WHERE currency = 'eur' AND bucket = (SELECT min(bucket) + interval '15 days' FROM prices)").await;
     assert_eq!(harness.closes().await.len(), 29);

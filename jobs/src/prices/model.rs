@@ -126,6 +126,9 @@ impl ProviderId {
     }
 }
 
+/// The SHA-256 of the body of a response.
+pub type BodyHash = [u8; 32];
+
 /// The prices of one finished bucket. Providers that only report prices have no open, high, low or volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candle {
@@ -138,6 +141,8 @@ pub struct Candle {
     pub close: BigDecimal,
     /// The traded amount, in units of the asset.
     pub volume: Option<BigDecimal>,
+    /// The hash of the response that contained the row.
+    pub body_sha256: Option<BodyHash>,
 }
 
 /// The price of an asset at one moment.
@@ -147,6 +152,8 @@ pub struct Spot {
     /// The time of the price, by the clock of the provider.
     pub as_of: OffsetDateTime,
     pub provider: ProviderId,
+    /// The hash of the response that contained the price. `None` when the price is read from the database.
+    pub body_sha256: Option<BodyHash>,
 }
 
 /// One stored price of a series.

@@ -7,7 +7,7 @@ use bigdecimal::{BigDecimal, Zero};
 use strum::{IntoStaticStr, VariantArray};
 use time::{Duration, OffsetDateTime};
 
-use super::model::{Candle, Interval};
+use super::model::{BodyHash, Candle, Interval};
 use crate::decimal::Decimal;
 
 /// Longer texts are rejected unparsed: no price needs them, and large exponents would cost memory.
@@ -97,12 +97,19 @@ pub struct CandleSet {
     /// The values reported for each bucket; several are a contradiction.
     buckets: BTreeMap<OffsetDateTime, Vec<Candle>>,
     rejected: Vec<(RejectReason, String)>,
+    body_sha256: Option<BodyHash>,
 }
 
 impl CandleSet {
     /// Creates an empty set.
     pub fn new(window: Window) -> Self {
-        Self { window, buckets: BTreeMap::new(), rejected: Vec::new() }
+        Self { window, buckets: BTreeMap::new(), rejected: Vec::new(), body_sha256: None }
+    }
+
+    /// Sets the hash of the response that contained all rows of this set.
+    #[must_use]
+    pub fn with_body_hash(self, hash: BodyHash) -> Self {
+        Self { body_sha256: Some(hash), ..self }
     }
 
     /// Adds a row of an exchange.
@@ -155,7 +162,8 @@ impl CandleSet {
                 for price in prices {
                     match parse_price(price) {
                         Ok(close) => {
-                            self.insert(Candle { bucket, open: None, high: None, low: None, close, volume: None })
+                            let (open, high, low, volume) = (None, None, None, None);
+                            self.insert(Candle { bucket, open, high, low, close, volume, body_sha256: None })
                         }
                         Err(reason) => self.reject(reason, at),
                     }
@@ -198,7 +206,7 @@ impl CandleSet {
         let mut candles = Vec::with_capacity(self.buckets.len());
         for (bucket, mut reported) in std::mem::take(&mut self.buckets) {
             match (reported.len(), reported.pop()) {
-                (1, Some(candle)) => candles.push(candle),
+                (1, Some(candle)) => candles.push(Candle { body_sha256: self.body_sha256, ..candle }),
                 // No one knows which value is right.
                 (times, _) => (0..times)
                     .for_each(|_| self.reject(RejectReason::Contradicting, &bucket.unix_timestamp().to_string())),
@@ -218,7 +226,8 @@ fn parse_candle(bucket: OffsetDateTime, row: RawCandle<'_>) -> Result<Candle, Re
     if low > open || low > close || high < open || high < close {
         return Err(RejectReason::HighLow);
     }
-    Ok(Candle { bucket, open: Some(open), high: Some(high), low: Some(low), close, volume: Some(volume) })
+    let (open, high, low, volume) = (Some(open), Some(high), Some(low), Some(volume));
+    Ok(Candle { bucket, open, high, low, close, volume, body_sha256: None })
 }
 
 /// Parses a price: an exact decimal above zero.

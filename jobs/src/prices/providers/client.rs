@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode, header};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     provider::ProviderError,
     rate_limiter::{RateLimit, RateLimiter},
 };
-use crate::prices::model::ProviderId;
+use crate::prices::model::{BodyHash, ProviderId};
 use queue::retry::Backoff;
 use runtime::{
     clients::{
@@ -60,6 +61,9 @@ pub(super) enum AttemptError {
 
 /// What an attempt returns.
 pub(super) type Parsed<T> = Result<T, AttemptError>;
+
+/// A value, and the hash of the response body that it was parsed from.
+pub(super) type Hashed<T> = (T, BodyHash);
 
 impl AttemptError {
     /// The name, as metrics contain it.
@@ -135,6 +139,18 @@ impl ProviderClient {
         path: &str,
         parse: impl Fn(StatusCode, &str) -> Parsed<T>,
     ) -> Result<T, ProviderError> {
+        self.get_hashed(path, parse).await.map(|(value, _)| value)
+    }
+
+    /// Requests a path like [`Self::get`]. Returns the hash of the response body as well.
+    ///
+    /// # Errors
+    /// As for [`Self::get`].
+    pub(super) async fn get_hashed<T>(
+        &self,
+        path: &str,
+        parse: impl Fn(StatusCode, &str) -> Parsed<T>,
+    ) -> Result<Hashed<T>, ProviderError> {
         let timed_out = |_| Err(self.record_failure(format!("no response within {} s", CALL_TIMEOUT.as_secs())));
         tokio::time::timeout(CALL_TIMEOUT, self.get_with_retries(path, parse)).await.unwrap_or_else(timed_out)
     }
@@ -143,7 +159,7 @@ impl ProviderClient {
         &self,
         path: &str,
         parse: impl Fn(StatusCode, &str) -> Parsed<T>,
-    ) -> Result<T, ProviderError> {
+    ) -> Result<Hashed<T>, ProviderError> {
         self.check_pause()?;
         let permit = self.breaker.acquire().map_err(|after| self.retry_later(after, "it keeps failing"))?;
         let mut attempts = 0;
@@ -223,7 +239,7 @@ impl ProviderClient {
         &self,
         path: &str,
         parse: impl Fn(StatusCode, &str) -> Parsed<T>,
-    ) -> (Parsed<T>, Option<Duration>) {
+    ) -> (Parsed<Hashed<T>>, Option<Duration>) {
         let mut request = self.http.get(format!("{}/{path}", self.base)).header(header::ACCEPT, "application/json");
         if let Some((name, key)) = &self.limits.key {
             request = request.header(name, key);
@@ -235,7 +251,9 @@ impl ProviderClient {
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         let parsed = read_body(response).await.and_then(|body| {
             classify(status)?;
-            parse(status, &body)
+            let value = parse(status, &body)?;
+            let hash: BodyHash = Sha256::digest(&body).into();
+            Ok((value, hash))
         });
         (parsed, retry_after)
     }

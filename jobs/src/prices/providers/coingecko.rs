@@ -149,7 +149,8 @@ impl CoinGecko {
                 }
             }
         };
-        self.client.get(&path, |status, body| parse_points(status, body, page)).await
+        let (points, hash) = self.client.get_hashed(&path, |status, body| parse_points(status, body, page)).await?;
+        Ok(points.with_body_hash(hash))
     }
 
     async fn fetch_spots(&self, assets: &[AssetId], currency: &Currency) -> Spots {
@@ -163,8 +164,8 @@ impl CoinGecko {
                 "simple/price?ids={}&vs_currencies={currency}&include_last_updated_at=true&precision=full",
                 ids.join(",")
             );
-            match self.client.get(&path, |status, body| parse_spots(status, body, assets, currency)).await {
-                Ok(reported) => add_reported(&self.client, &mut spots, reported),
+            match self.client.get_hashed(&path, |status, body| parse_spots(status, body, assets, currency)).await {
+                Ok((reported, hash)) => add_reported(&self.client, &mut spots, reported, hash),
                 Err(error) => spots.extend(Spots::failed(assets, &error)),
             }
         }

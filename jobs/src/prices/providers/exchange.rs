@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode};
 use time::OffsetDateTime;
 
 use super::{
-    client::{Parsed, ProviderClient, ProviderLimits},
+    client::{Hashed, Parsed, ProviderClient, ProviderLimits},
     listing::{Convention, Listing, Pairs, name_pairs},
     pages::{fetch_pages, request_window, split_pages},
     provider::{Names, Pages, Provider, ProviderError, Spots},
@@ -80,7 +80,9 @@ impl Exchange {
         let pairs = self.pairs_of(slice::from_ref(&series.asset), &series.currency).await;
         let (_, pair) = pairs.first().ok_or(ProviderError::NotOffered(self.spec.id))?;
         let path = (self.spec.candles_path)(pair, page);
-        self.client.get(&path, |status, body| (self.spec.parse_candles)(status, body, page)).await
+        let parse = |status, body: &str| (self.spec.parse_candles)(status, body, page);
+        let (candle_set, hash) = self.client.get_hashed(&path, parse).await?;
+        Ok(candle_set.with_body_hash(hash))
     }
 
     async fn fetch_spots(&self, pairs: &[(AssetId, String)], per_call: usize) -> Spots {
@@ -92,7 +94,7 @@ impl Exchange {
         let mut spots = Spots::default();
         for (pairs, result) in results {
             match result {
-                Ok(reported) => add_reported(&self.client, &mut spots, reported),
+                Ok((reported, hash)) => add_reported(&self.client, &mut spots, reported, hash),
                 // One unknown pair fails the whole call.
                 Err(ProviderError::NotOffered(_)) if per_call > 1 => {
                     spots.extend(Box::pin(self.fetch_spots(pairs, 1)).await);
@@ -103,7 +105,10 @@ impl Exchange {
         spots
     }
 
-    async fn fetch_prices(&self, pairs: &[(AssetId, String)]) -> Result<Vec<(AssetId, ReportedPrice)>, ProviderError> {
+    async fn fetch_prices(
+        &self,
+        pairs: &[(AssetId, String)],
+    ) -> Result<Hashed<Vec<(AssetId, ReportedPrice)>>, ProviderError> {
         let names: Vec<&str> = pairs.iter().map(|(_, name)| name.as_str()).collect();
         let path = (self.spec.spots_path)(&names, self.client.clock.now());
         let parse = |status, body: &str| {
@@ -111,7 +116,7 @@ impl Exchange {
                 |(asset, name): &(AssetId, String)| Ok((asset.clone(), (self.spec.parse_spot)(status, body, name)?));
             pairs.iter().map(price_of).collect()
         };
-        self.client.get(&path, parse).await
+        self.client.get_hashed(&path, parse).await
     }
 }
 

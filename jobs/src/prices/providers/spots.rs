@@ -8,7 +8,7 @@ use super::{
     provider::{ProviderError, Spots},
 };
 use crate::prices::{
-    model::{AssetId, Spot},
+    model::{AssetId, BodyHash, Spot},
     normalise::{RejectReason, check_spot_time, parse_price},
 };
 
@@ -21,19 +21,19 @@ pub(super) fn reported(price: &str, as_of: Result<OffsetDateTime, RejectReason>)
     Ok(Some((parse_price(price)?, as_of?)))
 }
 
-/// Validates and adds reported prices.
+/// Validates and adds the reported prices of one response.
 pub(super) fn add_reported(
     client: &ProviderClient,
     spots: &mut Spots,
     reported: impl IntoIterator<Item = (AssetId, ReportedPrice)>,
+    body_sha256: BodyHash,
 ) {
     let (now, provider) = (client.clock.now(), client.provider);
+    let check = |(price, as_of): (BigDecimal, OffsetDateTime)| {
+        check_spot_time(as_of, now).map(|()| Spot { price, as_of, provider, body_sha256: Some(body_sha256) })
+    };
     for (asset, price) in reported {
-        let checked = price.and_then(|price| match price {
-            Some((price, as_of)) => check_spot_time(as_of, now).map(|()| Some(Spot { price, as_of, provider })),
-            None => Ok(None),
-        });
-        match checked {
+        match price.and_then(|price| price.map(check).transpose()) {
             Ok(spot) => spots.found.extend(spot.map(|spot| (asset, spot))),
             Err(reason) => {
                 client.metrics.record_rejected_row(reason);

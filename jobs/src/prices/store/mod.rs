@@ -5,7 +5,7 @@ pub(super) mod fetches;
 use bigdecimal::BigDecimal;
 use time::OffsetDateTime;
 
-use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot};
+use super::model::{AssetId, BodyHash, Candle, Currency, Point, ProviderId, Series, Spot};
 use runtime::{
     db::Pool,
     error::Error,
@@ -22,7 +22,8 @@ pub(super) struct UpsertCounts {
 }
 
 /// Upserts finished buckets of a provider, in one statement. An existing bucket is replaced when its values differ:
-/// providers revise their latest buckets.
+/// providers revise their latest buckets. With equal values it is not written, and keeps the hash and the time of the
+/// response that it came from.
 pub(super) async fn upsert_candles(
     pool: &Pool,
     series: &Series,
@@ -36,14 +37,16 @@ pub(super) async fn upsert_candles(
     let row = sqlx::query!(
         r#"WITH written AS (
                INSERT INTO prices (asset, currency, interval, source, bucket, open, high, low, close, volume, volume_unit,
-                                   fetched_at)
-               SELECT $1, $2, $3, $4, given.*, $12
+                                   body_sha256, fetched_at)
+               SELECT $1, $2, $3, $4, given.*, $13
                FROM unnest($5::timestamptz[], $6::numeric[], $7::numeric[], $8::numeric[], $9::numeric[], $10::numeric[],
-                           $11::text[]) AS given (bucket, open, high, low, close, volume, volume_unit)
+                           $11::text[], $12::bytea[])
+                    AS given (bucket, open, high, low, close, volume, volume_unit, body_sha256)
                ORDER BY given.bucket
                ON CONFLICT (asset, currency, interval, bucket, source) DO UPDATE
                SET open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
-                   volume = EXCLUDED.volume, volume_unit = EXCLUDED.volume_unit, fetched_at = EXCLUDED.fetched_at
+                   volume = EXCLUDED.volume, volume_unit = EXCLUDED.volume_unit, body_sha256 = EXCLUDED.body_sha256,
+                   fetched_at = EXCLUDED.fetched_at
                WHERE (prices.open, prices.high, prices.low, prices.close, prices.volume, prices.volume_unit)
                      IS DISTINCT FROM (EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume,
                                        EXCLUDED.volume_unit)
@@ -61,6 +64,7 @@ pub(super) async fn upsert_candles(
         &candles.iter().map(|candle| candle.close.clone()).collect::<Vec<_>>(),
         &column(|candle| candle.volume.clone()) as &[Option<BigDecimal>],
         &candles.iter().map(volume_unit).collect::<Vec<_>>() as &[Option<String>],
+        &candles.iter().map(|candle| candle.body_sha256).collect::<Vec<_>>() as &[Option<BodyHash>],
         fetched_at,
     )
     .fetch_one(transactional(pool))
@@ -139,7 +143,7 @@ pub(super) async fn latest(
     rows.into_iter()
         .map(|row| {
             let (price, provider) = (parse_decimal(&row.close)?, parse_provider(&row.source)?);
-            Ok((parse_asset(&row.asset)?, Spot { price, as_of: row.ends, provider }))
+            Ok((parse_asset(&row.asset)?, Spot { price, as_of: row.ends, provider, body_sha256: None }))
         })
         .collect()
 }
@@ -175,18 +179,21 @@ pub(super) async fn upsert_spots(
 ) -> Result<(), Error> {
     let column = |value: fn(&(AssetId, Spot)) -> String| -> Vec<String> { spots.iter().map(value).collect() };
     sqlx::query!(
-        "INSERT INTO spot_prices (asset, currency, source, price, as_of, fetched_at)
-         SELECT asset, $1, source, price, as_of, $6
-         FROM unnest($2::text[], $3::text[], $4::numeric[], $5::timestamptz[]) AS given (asset, source, price, as_of)
+        "INSERT INTO spot_prices (asset, currency, source, price, as_of, body_sha256, fetched_at)
+         SELECT asset, $1, source, price, as_of, body_sha256, $7
+         FROM unnest($2::text[], $3::text[], $4::numeric[], $5::timestamptz[], $6::bytea[])
+              AS given (asset, source, price, as_of, body_sha256)
          ORDER BY asset, source
          ON CONFLICT (asset, currency, source) DO UPDATE
-         SET price = EXCLUDED.price, as_of = EXCLUDED.as_of, fetched_at = EXCLUDED.fetched_at
+         SET price = EXCLUDED.price, as_of = EXCLUDED.as_of, body_sha256 = EXCLUDED.body_sha256,
+             fetched_at = EXCLUDED.fetched_at
          WHERE spot_prices.as_of <= EXCLUDED.as_of",
         currency.as_str(),
         &column(|(asset, _)| asset.as_str().to_owned()),
         &column(|(_, spot)| spot.provider.as_str().to_owned()),
         &spots.iter().map(|(_, spot)| spot.price.clone()).collect::<Vec<_>>(),
         &spots.iter().map(|(_, spot)| spot.as_of).collect::<Vec<_>>(),
+        &spots.iter().map(|(_, spot)| spot.body_sha256).collect::<Vec<_>>() as &[Option<BodyHash>],
         fetched_at,
     )
     .execute(repeatable(pool))
@@ -214,7 +221,8 @@ pub(super) async fn spots(
     rows.into_iter()
         .map(|row| {
             let (price, provider) = (parse_decimal(&row.price)?, parse_provider(&row.source)?);
-            Ok((parse_asset(&row.asset)?, Spot { price, as_of: row.as_of, provider }, row.fetched_at))
+            let spot = Spot { price, as_of: row.as_of, provider, body_sha256: None };
+            Ok((parse_asset(&row.asset)?, spot, row.fetched_at))
         })
         .collect()
 }
