@@ -6,15 +6,21 @@
 //!
 //! A limit counts the running jobs of a key. It keeps no counter that a crash could leave wrong.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     fair_key::FairKey,
     low_water::place,
     store::claim::{self, Claimed, DueKey, Share},
+    write_results::is_without_effect,
 };
 use runtime::{
     db::Pool,
+    error::is_logged,
     executor::{begin, once},
 };
 
@@ -37,11 +43,70 @@ pub(crate) struct Sharing {
 /// that jobs without a key also start. It delays the first job of a key by one claim.
 const FULL_CLAIMS: u32 = 7;
 
+/// A claim by keys that takes longer is slow. While an old snapshot keeps dead entries, it reads those of all its keys.
+/// [Low-water marks](super::low_water) cannot help, because the jobs of one key may be due long before those of another.
+const SLOW_CLAIM: Duration = Duration::from_millis(100);
+/// So many slow claims in a row begin a pause. Fewer may have another cause, such as a new session.
+const SLOW_CLAIMS: u32 = 4;
+/// A claim that takes longer than this begins a pause at once.
+const VERY_SLOW_CLAIM: Duration = Duration::from_secs(1);
+/// A pause takes this many times as long as the slow claim, so that slow claims use a twentieth of the time.
+const PAUSE_FACTOR: u32 = 19;
+/// The longest pause. A claim may also be slow because the database hung.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Pauses claims by keys while they are slow.
+#[derive(Debug, Default)]
+struct KeyPause {
+    /// When the claim by keys began that has not ended.
+    began: Option<Instant>,
+    /// How many claims by keys in a row were slow.
+    slow_claims: u32,
+    until: Option<Instant>,
+}
+
+impl KeyPause {
+    /// Whether the claim that begins now goes by keys. If the last one by keys has not ended, its time limit has ended it.
+    fn begin(&mut self, now: Instant) -> bool {
+        self.end(now);
+        let is_over = self.until.is_none_or(|until| now >= until);
+        self.began = is_over.then_some(now);
+        is_over
+    }
+
+    /// Ends the claim by keys. Returns the length of the pause that begins now.
+    fn end(&mut self, now: Instant) -> Option<Duration> {
+        let took = now.saturating_duration_since(self.began.take()?);
+        if took <= SLOW_CLAIM {
+            self.slow_claims = 0;
+            return None;
+        }
+        self.slow_claims = self.slow_claims.saturating_add(1);
+        if self.slow_claims < SLOW_CLAIMS && took <= VERY_SLOW_CLAIM {
+            return None;
+        }
+        let pause = took.saturating_mul(PAUSE_FACTOR).min(LONGEST_PAUSE);
+        self.until = Some(now + pause);
+        Some(pause)
+    }
+
+    /// Ends the claim by keys after an error that says nothing about its cost.
+    fn cancel(&mut self) {
+        self.began = None;
+    }
+
+    /// Whether the claim by keys has already taken so long that a pause will follow.
+    fn is_due(&self, now: Instant) -> bool {
+        self.began.is_some_and(|began| now.saturating_duration_since(began) > VERY_SLOW_CLAIM)
+    }
+}
+
 /// The claims of a queue with keys.
 pub(crate) struct KeyedClaims {
     sharing: Sharing,
     /// How many claims in a row have filled all slots.
     full_claims: u32,
+    pause: KeyPause,
     /// For each priority, the key after which the next walk begins.
     after: [i64; 3],
 }
@@ -49,7 +114,8 @@ pub(crate) struct KeyedClaims {
 impl KeyedClaims {
     /// `None` if the queue does not share its slots by keys.
     pub(crate) fn new(sharing: Sharing) -> Option<Self> {
-        (sharing != Sharing::default()).then_some(Self { sharing, full_claims: 0, after: [START; 3] })
+        let pause = KeyPause::default();
+        (sharing != Sharing::default()).then_some(Self { sharing, full_claims: 0, pause, after: [START; 3] })
     }
 
     /// Whether each key has a limit. Jobs without a key are then found by [`claim::add_keys`].
@@ -69,7 +135,7 @@ impl KeyedClaims {
     }
 
     /// Claims up to `slots` jobs by keys. Without a limit, it may claim fewer than are due: the caller claims the rest by
-    /// due time.
+    /// due time. It claims none while claims by keys are slow.
     pub(crate) async fn claim(
         &mut self,
         pool: &Pool,
@@ -78,11 +144,43 @@ impl KeyedClaims {
         slots: usize,
     ) -> sqlx::Result<Vec<Claimed>> {
         let full_claims = std::mem::take(&mut self.full_claims);
-        if full_claims == FULL_CLAIMS && !self.is_limited() {
+        if self.is_limited() {
+            return self.claim_by_keys(pool, worker, queue, slots, full_claims).await;
+        }
+        if full_claims == FULL_CLAIMS || !self.pause.begin(Instant::now()) {
             return Ok(Vec::new());
         }
+        let claimed = self.claim_by_keys(pool, worker, queue, slots, full_claims).await;
+        // At the server's time limit the statement has changed nothing: the jobs are claimed by due time.
+        let is_cancelled = claimed.as_ref().is_err_and(is_without_effect);
+        if claimed.is_err() && !is_cancelled {
+            self.pause.cancel();
+            return claimed;
+        }
+        if let Some(pause) = self.pause.end(Instant::now())
+            && is_logged(self.pause.slow_claims)
+        {
+            let slow_claims = self.pause.slow_claims;
+            tracing::warn!(queue, slow_claims, ?pause, "claims by keys are slow; meanwhile claiming by due time alone");
+        }
+        if is_cancelled { Ok(Vec::new()) } else { claimed }
+    }
+
+    /// Claims up to `slots` jobs by keys, after this many claims in a row that filled all slots.
+    async fn claim_by_keys(
+        &mut self,
+        pool: &Pool,
+        worker: &str,
+        queue: &str,
+        slots: usize,
+        full_claims: u32,
+    ) -> sqlx::Result<Vec<Claimed>> {
         let most = slots.clamp(MIN_KEYS, MAX_KEYS);
         let mut keys = claim::find_keys(pool, queue, self.after, most as i64, self.is_limited()).await?;
+        // The rest of the time limit is for the claim by due time.
+        if !self.is_limited() && self.pause.is_due(Instant::now()) {
+            return Ok(Vec::new());
+        }
         keys.sort_unstable_by_key(|key| (Reverse(key.priority), key.key));
         let walked = |level: usize| keys.iter().filter(move |key| place(key.priority) == level);
         let is_whole: [bool; 3] = std::array::from_fn(|level| walked(level).count() < most);
@@ -186,6 +284,32 @@ mod tests {
         ] {
             assert_eq!(fair_shares(&keys, slots), expected, "{keys:?} with {slots} slots");
         }
+    }
+
+    #[test]
+    fn slow_claims_by_keys_are_followed_by_a_pause() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut pause = KeyPause::default();
+        // The fourth claim is fast, so the row begins again.
+        for (began, ended) in [(0, 200), (200, 400), (400, 600), (600, 610), (700, 900), (900, 1100), (1100, 1300)] {
+            assert!(pause.begin(at(began)), "{began}");
+            assert_eq!(pause.end(at(ended)), None, "{ended}");
+        }
+        assert!(pause.begin(at(1300)));
+        assert_eq!(pause.end(at(1500)), Some(Duration::from_millis(3800)), "the fourth in a row");
+        assert!(!pause.begin(at(5299)));
+        assert!(pause.begin(at(5300)));
+        assert_eq!(pause.end(at(5500)), Some(Duration::from_millis(3800)), "the row goes on");
+        assert!(pause.begin(at(9300)));
+        assert_eq!(pause.end(at(9350)), None);
+        assert!(pause.begin(at(9350)), "a fast claim ends the row");
+        pause.cancel();
+        assert!(pause.begin(at(20_000)), "an error of another kind begins no pause");
+        assert!(!pause.is_due(at(20_900)) && pause.is_due(at(21_100)));
+        assert!(!pause.begin(at(26_000)), "its time limit has ended the claim");
+        assert!(!pause.begin(at(85_999)));
+        assert!(pause.begin(at(86_000)), "the longest pause is over");
     }
 
     #[test]
