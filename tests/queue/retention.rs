@@ -186,3 +186,34 @@ async fn an_hour_of_a_later_time_keeps_no_other_hour_from_being_summed() {
     harness.wait_until("both hours are summed", summed).await;
     running.stop().await;
 }
+
+/// A rule of another program keeps two jobs, and another session has locked a third one.
+const KEEP: &str = "
+    CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a rule of the user'; END $$;
+    CREATE TRIGGER keep BEFORE DELETE ON apalis.jobs FOR EACH ROW
+    WHEN (OLD.id IN ('0000003', '0002500')) EXECUTE FUNCTION keep()";
+
+#[tokio::test]
+async fn a_job_that_cannot_be_deleted_keeps_nothing_else_from_being_cleaned() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness
+        .execute(
+            "INSERT INTO apalis.jobs (id, job_type, job, status, done_at)
+             SELECT lpad(n::text, 7, '0'), 'another', '{}', 'Done', now() - interval '2 days'
+             FROM generate_series(1, 5000) AS n",
+        )
+        .await;
+    harness.execute(MINUTES).await;
+    sqlx::raw_sql(KEEP).execute(&harness.pool).await.expect("a trigger");
+    let mut other = harness.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM apalis.jobs WHERE id = '0000040' FOR UPDATE").execute(&mut *other).await.unwrap();
+
+    let running = harness.start_worker(&scripted, OFTEN);
+    let left = |ids: &str| format!("(SELECT string_agg(id, ' ' ORDER BY id) = '{ids}' FROM apalis.jobs)");
+    harness.wait_until("the others are deleted", &left("0000003 0000040 0002500")).await;
+    let summed = "(SELECT count(*) = 2 FROM queue_hours WHERE queue = 'q' AND enqueued IN (360, 3))";
+    harness.wait_until("the hours are summed", summed).await;
+    other.rollback().await.unwrap();
+    harness.wait_until("the locked job is deleted by a later pass", &left("0000003 0002500")).await;
+    running.stop().await;
+}

@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use super::{
+    refused::RefusedJobs,
     retry::Backoff,
     store::{self, operator::replay_retention},
+    write_results::{is_without_effect, may_be_of_one_row},
 };
 use runtime::{db::Pool, error::causes, executor::repeatable, time_limit::with_time_limit};
 
@@ -37,6 +39,8 @@ impl Retention {
 
 /// The jobs that one batch examines, or the rows of replayed jobs that it deletes.
 const BATCH: i64 = 2000;
+/// The most jobs that one pass skips because the database refuses to delete them. Each costs some statements that fail.
+const MOST_REFUSED: u32 = 1000;
 /// The pause after each batch.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How far the clocks of programs that create ids may be ahead.
@@ -58,9 +62,19 @@ pub(crate) struct Cleaner {
     pub stop: CancellationToken,
 }
 
+/// The deletion of expired jobs over several passes.
+struct JobDeletion {
+    /// The id after which the next pass begins. Empty, unless the last pass skipped too many jobs.
+    after: String,
+    /// The jobs that this pass has deleted.
+    deleted: i64,
+    refused: RefusedJobs,
+}
+
 impl Cleaner {
     /// Deletes until `stop`. A failed pass is not repeated; the next one does its work.
     pub(crate) async fn run(self) {
+        let mut jobs = JobDeletion { after: String::new(), deleted: 0, refused: RefusedJobs::new("delete") };
         loop {
             if let Err(error) = self.count_depths().await {
                 tracing::debug!(error = causes(&error), "could not count the waiting jobs; retrying later");
@@ -68,12 +82,33 @@ impl Cleaner {
             // Full jitter around the interval separates workers that were started together.
             let wait = Backoff { base: self.retention.every * 2, cap: self.retention.every * 2 }.wait(1);
             tokio::select! { () = tokio::time::sleep(wait) => {} () = self.stop.cancelled() => return }
-            match self.delete_expired().await {
-                Ok((0, 0)) => {}
-                Ok((jobs, workers)) => tracing::info!(jobs, workers, "deleted expired jobs and worker rows"),
-                Err(error) => {
-                    tracing::warn!(error = causes(&error), "could not delete expired jobs; retrying later");
-                }
+            self.clean(&mut jobs).await;
+        }
+    }
+
+    /// Deletes everything that has expired, and sums the hours. A part that fails keeps no other from running.
+    async fn clean(&self, jobs: &mut JobDeletion) {
+        jobs.deleted = 0;
+        let deletion = self.delete_expired(jobs).await;
+        if self.stop.is_cancelled() {
+            return;
+        }
+        let hours = self.roll_up().await;
+        let replays = self.delete_ended_replays().await;
+        let workers = store::leases::delete_dead_workers(&self.pool, self.retention.done).await;
+        let deleted_workers = *workers.as_ref().unwrap_or(&0);
+        if jobs.deleted > 0 || deleted_workers > 0 {
+            tracing::info!(jobs = jobs.deleted, workers = deleted_workers, "deleted expired jobs and worker rows");
+        }
+        let parts = [
+            ("delete expired jobs", deletion),
+            ("sum the counts of each hour", hours),
+            ("delete expired replays", replays),
+            ("delete rows of dead workers", workers.map(|_| ())),
+        ];
+        for (part, result) in parts {
+            if let Err(error) = result {
+                tracing::warn!(part, error = causes(&error), "a part of the cleaning failed; retrying later");
             }
         }
     }
@@ -114,30 +149,49 @@ impl Cleaner {
         tokio::select! { () = tokio::time::sleep(PAUSE) => true, () = self.stop.cancelled() => false }
     }
 
-    /// Deletes everything that has expired. Returns the numbers of jobs and of worker rows.
-    async fn delete_expired(&self) -> sqlx::Result<(i64, u64)> {
+    /// Deletes expired jobs. If the database refuses a batch, smaller ones follow, down to the single job that it refuses, which
+    /// is skipped until the next pass.
+    async fn delete_expired(&self, jobs: &mut JobDeletion) -> sqlx::Result<()> {
         let Retention { done, dead, .. } = self.retention;
         let now = SystemTime::now();
         // A job is no older than its id, so recent ids are skipped. Ids that are no ULIDs, or come from a wrong clock,
         // are before or after them.
         let recent = now - done.min(dead);
-        let mut deleted = 0;
-        for (mut after, before) in
+        let begin = std::mem::take(&mut jobs.after);
+        let mut refused = 0;
+        for (first, before) in
             [(String::new(), first_id_of(recent)), (first_id_of(now + MAX_CLOCK_SKEW), END.to_owned())]
         {
+            let (mut after, mut size) = (first.max(begin.clone()), BATCH);
             while after < before {
-                let step = store::delete_expired(&self.pool, &after, &before, BATCH, done, dead);
-                let Some(step) = with_time_limit(step).await? else { return Ok((deleted, 0)) };
-                deleted += step.forgotten;
-                after = step.upto;
+                let step = store::delete_expired(&self.pool, &after, &before, size, done, dead);
+                match with_time_limit(step).await {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(step)) => {
+                        jobs.deleted += step.forgotten;
+                        after = step.upto;
+                        size = (2 * size + 1).min(BATCH);
+                    }
+                    Err(error) if !may_be_of_one_row(&error) && !is_without_effect(&error) => return Err(error),
+                    Err(_) if size > 0 => size /= 2,
+                    // The batch was one job.
+                    Err(error) => {
+                        let next = store::next_id(&self.pool, &after, &before).await?;
+                        after = next.unwrap_or_else(|| before.clone());
+                        jobs.refused.log(&after, &error);
+                        refused += 1;
+                        if refused == MOST_REFUSED {
+                            jobs.after = after;
+                            return Err(error);
+                        }
+                    }
+                }
                 if !self.pause().await {
-                    return Ok((deleted, 0));
+                    return Ok(());
                 }
             }
         }
-        self.roll_up().await?;
-        self.delete_ended_replays().await?;
-        Ok((deleted, store::leases::delete_dead_workers(&self.pool, done).await?))
+        Ok(())
     }
 }
 

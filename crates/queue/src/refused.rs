@@ -52,6 +52,14 @@ impl RefusedJobs {
 
     /// Leaves out a job of which the database has refused the change.
     pub(crate) fn leave_out(&mut self, id: String, error: &sqlx::Error) {
+        self.log(&id, error);
+        if self.until.len() < MOST {
+            self.until.insert(id, Instant::now() + LEFT_OUT);
+        }
+    }
+
+    /// Logs that the database has refused to change a job.
+    pub(crate) fn log(&mut self, id: &str, error: &sqlx::Error) {
         let now = Instant::now();
         if now >= self.lines_since + LEFT_OUT {
             (self.lines, self.lines_since) = (0, now);
@@ -59,15 +67,7 @@ impl RefusedJobs {
         self.lines = self.lines.saturating_add(1);
         if self.lines <= MOST_LINES {
             let (action, error) = (self.action, causes(error));
-            tracing::warn!(
-                job = id,
-                action,
-                error,
-                "the database refuses to change a job; it is left out for a minute"
-            );
-        }
-        if self.until.len() < MOST {
-            self.until.insert(id, now + LEFT_OUT);
+            tracing::warn!(job = id, action, error, "the database refuses to change a job; it is left out for a while");
         }
     }
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{
     cases::{Column, STATUSES, jobs, rows},
-    runs::{PAUSES, differences},
+    runs::{PAUSES, differences, waited_for_lock},
     world::{Expected, OTHER, QUEUE, RETENTION, Row, World, worker},
 };
 use crate::{
@@ -240,26 +240,31 @@ pub(super) async fn delete_expired(world: &World) -> Vec<String> {
     let first = all.iter().position(is_expired).expect("an expired job");
     let last = all.iter().rev().skip(BATCH as usize + 1).find(|row| is_expired(row)).expect("an expired job").number;
     let (after, before) = (&*all[first].id, &*format!("{}-", all[last - 1].id));
-    let is_deleted = |row: &Row| row.number > first && row.number < last && is_expired(row);
+    let is_locked = |row: &Row| row.number.is_multiple_of(5);
+    let is_deleted = |row: &Row| row.number > first && row.number < last && is_expired(row) && !is_locked(row);
     let expected = |row: &Row| if is_deleted(row) { Expected::Deleted } else { Expected::Unchanged };
     let statement = async || {
         let [done, dead] = RETENTION.map(Duration::from_secs_f64);
-        let (mut upto, mut deleted, mut wrong) = (after.to_owned(), 0, Vec::new());
-        for batch in 1.. {
-            let Some(step) = store::delete_expired(&world.subject, &upto, before, BATCH, done, dead).await? else {
-                return Ok(vec!["another session deletes".into()]);
-            };
-            let covered = all.iter().filter(|row| row.id > upto && row.id <= step.upto).filter(|row| is_deleted(row));
-            let covered = covered.count() as i64;
-            wrong.extend((step.forgotten != covered).then(|| format!("{} deleted, not {covered}", step.forgotten)));
-            deleted += covered;
-            upto = step.upto;
-            if upto == before || batch > all.len() {
-                break;
+        let delete = async {
+            let (mut upto, mut deleted, mut wrong) = (after.to_owned(), 0, Vec::new());
+            for batch in 1.. {
+                let step = store::delete_expired(&world.subject, &upto, before, BATCH, done, dead).await?;
+                let Some(step) = step else { return Ok(vec!["another session deletes".into()]) };
+                let covered = all.iter().filter(|row| row.id > upto && row.id <= step.upto);
+                let covered = covered.filter(|row| is_deleted(row)).count() as i64;
+                wrong.extend((step.forgotten != covered).then(|| format!("{} deleted, not {covered}", step.forgotten)));
+                deleted += covered;
+                upto = step.upto;
+                if upto == before || batch > all.len() {
+                    break;
+                }
             }
-        }
-        wrong.extend((deleted == 0).then(|| "nothing expired".to_owned()));
-        Ok(wrong)
+            wrong.extend((deleted == 0).then(|| "nothing expired".to_owned()));
+            Ok::<Vec<String>, sqlx::Error>(wrong)
+        };
+        let locked: Vec<&str> = all.iter().filter(|row| is_locked(row)).map(|row| &*row.id).collect();
+        let (wrong, waited) = world.while_locked(&locked, None, delete).await?;
+        Ok([wrong, waited_for_lock(waited)].concat())
     };
     world.check(&all, expected, statement).await
 }
