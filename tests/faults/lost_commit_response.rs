@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -50,6 +51,40 @@ async fn a_worker_releases_a_claim_whose_response_is_lost() {
     assert!(api.process.is_running() && worker.is_running());
     worker.wait_for_line("gave back jobs").await;
     println!("a claim of {lost} jobs without a response: all settled {took:.2?} later; {settled:?}");
+}
+
+/// The response is lost after the worker has begun to stop, so that it claims no more.
+#[tokio::test]
+async fn a_stopping_worker_releases_a_claim_whose_response_is_lost() {
+    const JOBS: usize = 20;
+    const CLAIM: &str = "UPDATE apalis.jobs%'Running'%";
+    let scratch = Scratch::new();
+    let (cluster, url) = server::start(&scratch).await;
+    let pool = server::prepare(&cluster, &url).await;
+    let variables = [&QUICK[..], &[LEASE, ("PROCESSING_DELAY_SECONDS", "2")]].concat();
+    let api = Api::start(&url, &variables).await;
+    let mut stopped = start_worker(&url, &variables).await;
+    let ids: Vec<String> = (0..JOBS).map(|number| format!("txn_{number}")).collect();
+    let history = post_webhooks(&http_client(), &api.url, &ids).await;
+
+    hold_commits(&pool).await;
+    eventually(CLAIM, SOON, async || !held_sessions(&pool, "millrace queue", CLAIM).await.is_empty()).await;
+    stopped.signal(Signal::SIGTERM);
+    stopped.wait_for_line("draining").await;
+    lose_response(&pool, "millrace queue", CLAIM).await;
+    let lost = count_claimed(&pool).await;
+    release_commits(&pool).await;
+    let begun = Instant::now();
+    let status = stopped.wait_for_exit(SOON).await;
+    let took = begun.elapsed();
+    assert!(lost > 0, "no claim was lost");
+    assert_eq!((status.code(), count_claimed(&pool).await), (Some(0), 0), "the stopped worker holds no job");
+
+    let _next = start_worker(&url, &variables).await;
+    wait_until_settled(&pool, SOON).await;
+    let settled = assert_consistent(&pool, &history).await;
+    assert_eq!((settled.claimed_again, settled.failures, settled.crashes), (lost, 0, 0));
+    println!("a claim of {lost} jobs without a response at a stop: exit after {took:.2?}; {settled:?}");
 }
 
 #[tokio::test]

@@ -91,6 +91,26 @@ async fn a_job_that_cannot_be_rescued_delays_no_other() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_lost_claim_that_cannot_be_given_back_delays_no_other() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    for n in 0..20 {
+        harness.enqueue_as(&format!("job {n}"), &[Step::Done], |job| job.after(Duration::from_secs(3600))).await;
+    }
+    refuse(&harness, "Pending", "job 3|job 17").await;
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    harness.wait_for_heartbeats(1).await;
+    let claim = "UPDATE apalis.jobs SET status = 'Running', attempts = 1, lock_by = (SELECT id FROM apalis.workers)";
+    harness.execute(claim).await;
+    let others = "(SELECT count(*) = 18 FROM apalis.jobs WHERE status = 'Done')";
+    harness.wait_until("the others were given back and are done", others).await;
+    for name in ["job 3", "job 17"] {
+        let row = harness.row(name).await;
+        assert_eq!((row.status.as_str(), row.crashes, scripted.runs_of(name)), ("Running", 0, 0), "{name}");
+    }
+    running.stop().await;
+}
+
 const WORKERS: &str = "
     INSERT INTO apalis.workers (id, worker_type, storage_name, layers, last_seen, lease, claim_errors) VALUES
         ('a', 'm', 'p', 'scripted', 'infinity', '178000000 years', '[]'), ('b', 'm', 'p', ',,', '-infinity', '-1 year', '3'),

@@ -27,6 +27,7 @@ use super::{
 use runtime::{
     db::Pool,
     error::{causes, is_logged},
+    executor::repeatable,
     telemetry::traces::span::{self, Span},
     time_limit::with_time_limit,
 };
@@ -38,6 +39,8 @@ const MAX_JOBS: usize = 1000;
 const LOST_CLAIM_WINDOW: Duration = Duration::from_secs(7);
 /// Between two checks for such rows while the claimer is idle.
 const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
+/// How long the last check of a stop may take.
+const LAST_CHECK: Duration = Duration::from_secs(1);
 /// Between two looks for jobs without a key in a queue that claims only by keys. It reads all waiting jobs of the queue.
 const ADD_KEYS_EVERY: Duration = Duration::from_secs(5);
 
@@ -71,15 +74,13 @@ impl Claimer {
     pub(crate) async fn run(mut self) {
         let mut failures = 0;
         let mut lost_claims_until: Option<Instant> = None;
+        let mut not_given_back = RefusedJobs::new("give back");
         let mut next_keys = Instant::now();
         while let Some(mut slots) = self.free_slots().await {
-            if lost_claims_until.is_some() || self.signal.take_lost_claim_check() {
-                match self.give_back_lost_claims().await {
-                    Ok(()) => lost_claims_until = lost_claims_until.filter(|until| Instant::now() < *until),
-                    Err(error) => {
-                        tracing::debug!(queue = self.queue, error = causes(&error), "could not check for lost claims");
-                    }
-                }
+            if (lost_claims_until.is_some() || self.signal.take_lost_claim_check())
+                && self.check_lost_claims(&mut not_given_back).await.is_some()
+            {
+                lost_claims_until = lost_claims_until.filter(|until| Instant::now() < *until);
             }
             if self.keyed.as_ref().is_some_and(KeyedClaims::is_limited) && Instant::now() >= next_keys {
                 next_keys = Instant::now() + ADD_KEYS_EVERY;
@@ -136,6 +137,13 @@ impl Claimer {
                     () = self.stop.cancelled() => {}
                 }
             }
+        }
+        if failures > 0 {
+            lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
+        }
+        let is_requested = self.signal.take_lost_claim_check();
+        if let Some(until) = lost_claims_until.or_else(|| is_requested.then(Instant::now)) {
+            self.give_back_at_stop(until, &mut not_given_back).await;
         }
     }
 
@@ -247,18 +255,75 @@ impl Claimer {
         tokio::select! { () = tokio::time::sleep(time) => {} () = self.stop.cancelled() => {} }
     }
 
+    /// Gives back lost claims until this time, and once more after it. Otherwise these jobs would stay Running until the
+    /// worker's other jobs have ended and its lease has expired, and their rescue would count a crash.
+    async fn give_back_at_stop(&self, until: Instant, not_given_back: &mut RefusedJobs) {
+        let checks = async {
+            loop {
+                let is_last = Instant::now() >= until;
+                if self.check_lost_claims(not_given_back).await.is_some_and(|jobs| jobs > 0) {
+                    // This worker claims no more, and the jobs may be below the marks of the others.
+                    let announce = store::announce(repeatable(&self.pool), &[self.queue.to_owned()]).await;
+                    if let Err(error) = announce {
+                        let error = causes(&error);
+                        tracing::debug!(queue = self.queue, error, "could not announce the jobs that were given back");
+                    }
+                }
+                if is_last {
+                    return;
+                }
+                tokio::time::sleep(LOST_CLAIM_CHECK.min(until.saturating_duration_since(Instant::now()))).await;
+            }
+        };
+        // A database that does not respond must not delay the stop.
+        let limit = until.saturating_duration_since(Instant::now()) + LAST_CHECK;
+        if tokio::time::timeout(limit, checks).await.is_err() {
+            tracing::debug!(queue = self.queue, "could not check for lost claims before the stop");
+        }
+    }
+
+    /// Looks for lost claims and gives them back. Returns the number of jobs; `None` if that failed.
+    async fn check_lost_claims(&self, not_given_back: &mut RefusedJobs) -> Option<u64> {
+        let given_back = self.give_back_lost_claims(not_given_back).await;
+        if let Err(error) = &given_back {
+            tracing::debug!(queue = self.queue, error = causes(error), "could not check for lost claims");
+        }
+        given_back.ok()
+    }
+
     /// Gives back jobs that this worker holds in the database but does not know: the response of their claim was lost, or
-    /// the database has lost their result. No other worker takes them while this worker's lease is valid.
-    async fn give_back_lost_claims(&self) -> sqlx::Result<()> {
+    /// the database has lost their result. No other worker takes them while this worker's lease is valid. If the database
+    /// refuses to change one of them, they are given back in parts.
+    async fn give_back_lost_claims(&self, not_given_back: &mut RefusedJobs) -> sqlx::Result<u64> {
         // No claim is under way here, so a run that is found and not known will never be known.
         let (known, tokens): (Vec<String>, Vec<i32>) = self.in_flight.tokens().clone().into_iter().unzip();
-        let lost = store::find_lost_claims(&self.pool, &self.worker, &[self.queue], &known, &tokens).await?;
-        if lost.is_empty() {
-            return Ok(());
+        let mut lost = store::find_lost_claims(&self.pool, &self.worker, &[self.queue], &known, &tokens).await?;
+        if !not_given_back.is_empty() {
+            lost.retain(|run| !not_given_back.contains(&run.id));
         }
-        let (ids, tokens): (Vec<String>, Vec<i32>) = lost.into_iter().map(|run| (run.id, run.token)).unzip();
-        let jobs = store::give_back_lost_claims(&self.pool, &self.worker, &ids, &tokens).await?;
-        tracing::info!(queue = self.queue, jobs, "gave back jobs whose claim or result was lost");
-        Ok(())
+        let until = Instant::now() + PARTS_LIMIT;
+        let (mut parts, mut jobs) = (if lost.is_empty() { Vec::new() } else { vec![lost] }, 0);
+        while Instant::now() < until
+            && let Some(part) = parts.pop()
+        {
+            let (ids, tokens): (Vec<String>, Vec<i32>) = part.iter().map(|run| (run.id.clone(), run.token)).unzip();
+            match store::give_back_lost_claims(&self.pool, &self.worker, &ids, &tokens).await {
+                Ok(given_back) => {
+                    tracing::info!(
+                        queue = self.queue,
+                        jobs = given_back,
+                        "gave back jobs whose claim or result was lost"
+                    );
+                    jobs += given_back;
+                }
+                Err(error) if may_be_of_one_row(&error) => {
+                    if let Some(run) = refused::split(part, &mut parts) {
+                        not_given_back.leave_out(run.id, &error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(jobs)
     }
 }

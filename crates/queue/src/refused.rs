@@ -50,6 +50,11 @@ impl RefusedJobs {
         if ids.is_empty() { Vec::new() } else { vec![ids] }
     }
 
+    /// Whether this job is left out.
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.until.contains_key(id)
+    }
+
     /// Leaves out a job of which the database has refused the change.
     pub(crate) fn leave_out(&mut self, id: String, error: &sqlx::Error) {
         self.log(&id, error);
@@ -72,8 +77,8 @@ impl RefusedJobs {
     }
 }
 
-/// Adds the halves of a part that the database has refused to the parts to try. Returns the id of a single job.
-pub(crate) fn split(mut part: Vec<String>, parts: &mut Vec<Vec<String>>) -> Option<String> {
+/// Adds the halves of a part that the database has refused to the parts to try. Returns a single job.
+pub(crate) fn split<T>(mut part: Vec<T>, parts: &mut Vec<Vec<T>>) -> Option<T> {
     if part.len() < 2 {
         return part.pop();
     }
