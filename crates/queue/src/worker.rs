@@ -208,6 +208,7 @@ async fn run(
             refused: RefusedJobs::new("claim"),
             jobs,
             stop: stop.clone(),
+            now: shutdown.now.clone(),
         };
         report.status.add_queue(queue, concurrency, deadline, sharing, claimer.in_flight.clone());
         signals.insert(queue, claimer.signal.clone());
