@@ -140,6 +140,9 @@ async fn invalid_items_get_pydantic_messages() {
         let response = send(system.request(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
         assert_eq!(response.json()["price_cents"], shown, "{price}");
     }
+    let both = system.request(Method::PUT, &format!("{ITEMS}/abc")).bearer_auth(&token).body(r#"{"title":""}"#);
+    let fields: Vec<_> = send(both).await.validation_errors().into_iter().map(|failure| failure.1).collect();
+    assert_eq!(fields, [r#"["path","item_id"]"#, r#"["body","title"]"#]);
     for path in ["x", "1.5", "%00"] {
         let response = send(system.get(&format!("{ITEMS}/{path}"))).await;
         response.assert_problem(422, path);

@@ -132,6 +132,9 @@ async fn an_idempotency_key_is_saved_once() {
         refused.assert_problem(422, key);
         assert_eq!(refused.validation_errors()[0].1, r#"["header","Idempotency-Key"]"#);
     }
+    let refused = system.submit_idempotent("", one_asset(-1)).await;
+    let fields: Vec<_> = refused.validation_errors().into_iter().map(|failure| failure.1).collect();
+    assert_eq!(fields, [r#"["header","Idempotency-Key"]"#, r#"["body",0,"interest_rate"]"#]);
     assert_eq!(system.submit_idempotent(&"k".repeat(255), one_asset(9)).await.status, 200);
 }
 

@@ -95,8 +95,9 @@ impl RatesApi {
         body: Body<List<Asset>>,
     ) -> Result<SubmitResponse, Failure<Submitting>> {
         self.submissions.acquire(client_network(request)).await?;
-        let List(assets) = body.read()?;
-        let submission = Submission { assets, idempotency_key: wire::idempotency_key(request.headers())? };
+        let key = wire::idempotency_key(request.headers());
+        let (idempotency_key, List(assets)) = (key, body.read()).all_valid()?;
+        let submission = Submission { assets, idempotency_key };
         let replayed = match self.rates.submit(submission, correlation::origin(request)).await? {
             SubmissionOutcome::Saved => None,
             SubmissionOutcome::Replayed => Some("true".into()),

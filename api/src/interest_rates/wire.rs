@@ -6,9 +6,8 @@ use poem_openapi::{Object, registry::MetaSchema};
 use serde::Serialize;
 
 use crate::{
-    problem::Problem,
     schema::any_of,
-    validation::{FieldError, Text, Value, number_from_json, request},
+    validation::{FieldError, Text, ValidationError, Value, number_from_json, request},
     wire::{Timestamp, openapi_type},
 };
 
@@ -96,8 +95,8 @@ openapi_type!(
 /// The value of the header `Idempotency-Key`, if the request has it.
 ///
 /// # Errors
-/// 422 if the header is repeated or its value is not a valid key.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The header is repeated, or its value is not a valid key.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ValidationError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let is_printable = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
@@ -107,7 +106,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
         Some(text) => Ok(Some(text.to_owned())),
         None => {
             let rule = "Idempotency-Key must be given once, with 1 to 255 printable ASCII characters";
-            Err(FieldError::value_error(rule).at("header", "Idempotency-Key", None).into())
+            Err(FieldError::value_error(rule).at("header", "Idempotency-Key", None))
         }
     }
 }

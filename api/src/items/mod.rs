@@ -16,7 +16,7 @@ use crate::{
     page::{Limit, Skip},
     problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{AllValid, Body, Query},
+    validation::{AllValid, Body, Query, ValidationError},
     wire::{Json, responses},
 };
 
@@ -187,8 +187,8 @@ impl ItemsApi {
         item_id: Path<ItemIdText>,
         body: Body<ItemInput>,
     ) -> Result<UpdateResponse, Failure<Updating>> {
-        let input = body.read()?;
-        let change = build_change(request, &caller, parse_id(&item_id)?);
+        let (id, input) = (read_id(&item_id), body.read()).all_valid()?;
+        let change = build_change(request, &caller, id.ok_or_else(not_found)?);
         check_owner(&input, &caller)?;
         let item = into_result(self.items.update(&change, &input.contents, correlation::origin(request)).await?)?;
         Ok(UpdateResponse::Ok(Json::new(&Item::from(&item))?, entity_tag::of_version(item.version)))
@@ -228,9 +228,16 @@ impl ItemsApi {
 ///
 /// # Errors
 /// 404 for a number that no item can have; 422 for a text that is not an integer.
-fn parse_id(Path(ItemIdText(text)): &Path<ItemIdText>) -> Result<ItemId, Problem> {
-    let id = wire::parse_id(text).map_err(|error| error.at_text("path", "item_id", text))?;
-    id.ok_or_else(not_found)
+fn parse_id(text: &Path<ItemIdText>) -> Result<ItemId, Problem> {
+    read_id(text)?.ok_or_else(not_found)
+}
+
+/// Reads the id in the path; `None` for a number that no item can have.
+///
+/// # Errors
+/// The text is not an integer.
+fn read_id(Path(ItemIdText(text)): &Path<ItemIdText>) -> Result<Option<ItemId>, ValidationError> {
+    wire::parse_id(text).map_err(|error| error.at_text("path", "item_id", text))
 }
 
 fn build_change(request: &Request, caller: &Bearer, id: ItemId) -> Change {

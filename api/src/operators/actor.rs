@@ -20,8 +20,12 @@ const ACTOR: HeaderName = HeaderName::from_static("x-actor");
 /// The most characters of that name.
 const MAX_ACTOR: usize = 100;
 
-/// The value of `X-Actor`, as the argument `#[oai(name = "X-Actor")] actor` of every endpoint that acts.
-pub(super) struct Actor(Result<Option<String>, ValidationError>);
+/// The value of `X-Actor`, as the argument `#[oai(name = "X-Actor")] actor` of every endpoint that acts. It keeps its error,
+/// so that a handler can report it together with those of the other parts.
+pub(super) struct Actor(pub(super) Result<ActorName, ValidationError>);
+
+/// The name in `X-Actor`, if the request has one.
+pub(super) struct ActorName(Option<String>);
 
 impl<'a> ApiExtractor<'a> for Actor {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
@@ -51,21 +55,21 @@ impl<'a> ApiExtractor<'a> for Actor {
     }
 }
 
-impl Actor {
+impl ActorName {
     /// Builds the order of an action: who acts, and why. A caller without a name acts under that of its key or token.
     ///
     /// # Errors
-    /// 422 when `X-Actor` has not 1 to 100 characters, or the reason is blank.
+    /// 422 when the reason is blank.
     pub(super) fn order(self, Admin(caller): &Admin, reason: &str) -> Result<Order, Problem> {
-        let actor = self.0?.unwrap_or_else(|| default_actor(caller));
+        let actor = self.0.unwrap_or_else(|| default_actor(caller));
         Order::new(&actor, Via::Http, reason)
             .map_err(|expected| FieldError::value_error(expected).at_text("body", "reason", reason).into())
     }
 }
 
-fn read(request: &Request) -> Result<Option<String>, ValidationError> {
+fn read(request: &Request) -> Result<ActorName, ValidationError> {
     let mut lines = request.headers().get_all(ACTOR).iter();
-    let Some(value) = lines.next() else { return Ok(None) };
+    let Some(value) = lines.next() else { return Ok(ActorName(None)) };
     let refuse = |error: FieldError, text: &str| error.at_text("header", "X-Actor", text);
     let text = std::str::from_utf8(value.as_bytes()).map_err(|_| refuse(FieldError::not_unicode(), ""))?.trim();
     if lines.next().is_some() {
@@ -73,7 +77,7 @@ fn read(request: &Request) -> Result<Option<String>, ValidationError> {
     }
     match text.chars().count() {
         _ if is_blank(text) => Err(refuse(FieldError::too_short(1), text)),
-        0..=MAX_ACTOR => Ok(Some(text.to_owned())),
+        0..=MAX_ACTOR => Ok(ActorName(Some(text.to_owned()))),
         _ => Err(refuse(FieldError::too_long(MAX_ACTOR), text)),
     }
 }
@@ -101,7 +105,8 @@ mod tests {
             for value in given {
                 request.headers_mut().append(ACTOR, HeaderValue::from_bytes(value).expect("a header"));
             }
-            let order = Actor(read(&request)).order(&Admin(caller), "why");
+            let name = read(&request).map_err(Problem::from);
+            let order = name.and_then(|name| name.order(&Admin(caller), "why"));
             order.map(|order| order.actor).map_err(|problem| problem.to_string())
         };
         let admin = || Caller::Key(Key::Admin);

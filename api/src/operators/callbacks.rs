@@ -19,7 +19,7 @@ use crate::{
     auth::{Admin, Viewer},
     problem::{Failure, errors},
     tags::Tag,
-    validation::{Body, Query},
+    validation::{AllValid, Body, Query},
     wire::{Json, responses},
 };
 
@@ -74,7 +74,7 @@ impl CallbacksApi {
         body: Body<Enabling>,
     ) -> Result<ActedResponse, Failure<EnablingErrors>> {
         self.0.act(&caller).await?;
-        let Enabling { destination, reason } = body.read()?;
+        let (actor, Enabling { destination, reason }) = (actor.0, body.read()).all_valid()?;
         let order = actor.order(&caller, &reason)?;
         match self.0.app.transactions.callbacks().enable(&destination, &order).await? {
             Enabled::Enabled => {
@@ -99,7 +99,8 @@ impl CallbacksApi {
         destination: Query<Option<TextParam<64>>>,
     ) -> Result<TestResponse, Failure<Testing>> {
         self.0.act(&caller).await?;
-        let destination = destination.0?.unwrap_or_default();
+        let (destination, actor) = (destination.0, actor.0).all_valid()?;
+        let destination = destination.unwrap_or_default();
         let order = actor.order(&caller, "a test message")?;
         match self.0.app.transactions.callbacks().test(&destination, OffsetDateTime::now_utc(), &order).await? {
             Tested::Sent(message) => Ok(TestResponse::Ok(json(&message)?)),

@@ -20,7 +20,7 @@ use crate::{
     auth::{Admin, Viewer},
     problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{Body, Query},
+    validation::{AllValid, Body, Query},
     wire::{Json, responses},
 };
 
@@ -84,7 +84,8 @@ impl DeadLettersApi {
         body: Body<Replaying>,
     ) -> Result<ReplayResponse, Failure<Starting>> {
         let operator = self.0.act(&caller).await?;
-        let Replaying { selection, pace, reason, dry_run } = body.read()?;
+        let (actor, body) = (actor.0, body.read()).all_valid()?;
+        let Replaying { selection, pace, reason, dry_run } = body;
         let order = actor.order(&caller, &reason)?;
         let selected = select(operator, &selection).await?;
         if dry_run {
@@ -113,7 +114,8 @@ impl DeadLettersApi {
         body: Body<Discarding>,
     ) -> Result<DiscardResponse, Failure<Changing>> {
         let operator = self.0.act(&caller).await?;
-        let Discarding { selection, limit, reason, dry_run } = body.read()?;
+        let (actor, body) = (actor.0, body.read()).all_valid()?;
+        let Discarding { selection, limit, reason, dry_run } = body;
         let order = actor.order(&caller, &reason)?;
         let mut result = DiscardedView::from(select(operator, &selection).await?);
         if !dry_run {

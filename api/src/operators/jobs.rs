@@ -132,13 +132,18 @@ impl JobsApi {
         reason: Query<Option<TextParam<500>>>,
     ) -> Result<JobResponse, Failure<Opening>> {
         let operator = self.0.read(&caller).await?;
-        let (opens, reason) = (payload.0, reason.0).all_valid()?;
+        let opens = payload.0;
+        let admin = if matches!(opens, Ok(true)) { Some(caller.require_admin()?) } else { None };
+        // A request that opens nothing has no actor.
+        let actor = if matches!(opens, Ok(false)) { Ok(None) } else { actor.0.map(Some) };
+        let (_, reason, actor) = (opens, reason.0, actor).all_valid()?;
         let id = check_name(&id.0, UNKNOWN)?;
-        let job = if opens {
-            let order = actor.order(&caller.require_admin()?, reason.as_deref().unwrap_or(OPENED))?;
-            operator.open(id, &order).await?.map(JobView::opened)
-        } else {
-            operator.show(id).await?.map(JobView::masked)
+        let job = match admin.zip(actor) {
+            Some((admin, actor)) => {
+                let order = actor.order(&admin, reason.as_deref().unwrap_or(OPENED))?;
+                operator.open(id, &order).await?.map(JobView::opened)
+            }
+            None => operator.show(id).await?.map(JobView::masked),
         };
         Ok(JobResponse::Ok(json(&job.ok_or_else(|| not_found(UNKNOWN))?)?))
     }
@@ -172,7 +177,8 @@ impl JobsApi {
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Changing>> {
         let operator = self.0.act(&caller).await?;
-        let order = actor.order(&caller, &body.read()?.reason)?;
+        let (actor, Reason { reason }) = (actor.0, body.read()).all_valid()?;
+        let order = actor.order(&caller, &reason)?;
         let id = check_name(&id.0, UNKNOWN)?;
         let result = match operator.cancel(id, &order).await? {
             Cancelled::AtOnce => "cancelled",
@@ -197,7 +203,8 @@ impl JobsApi {
         body: Body<Cancelling>,
     ) -> Result<CancelledResponse, Failure<Selecting>> {
         let operator = self.0.act(&caller).await?;
-        let Cancelling { filter, ids, limit, reason, dry_run } = body.read()?;
+        let (actor, body) = (actor.0, body.read()).all_valid()?;
+        let Cancelling { filter, ids, limit, reason, dry_run } = body;
         let order = actor.order(&caller, &reason)?;
         let selected = operator.select_live(&filter, ids.as_deref()).await?;
         if selected.count == 0 {
@@ -226,7 +233,7 @@ impl JobsApi {
         body: Body<JobReplay>,
     ) -> Result<ActedResponse, Failure<Changing>> {
         let operator = self.0.act(&caller).await?;
-        let JobReplay { reason, include_replayed } = body.read()?;
+        let (actor, JobReplay { reason, include_replayed }) = (actor.0, body.read()).all_valid()?;
         let order = actor.order(&caller, &reason)?;
         let id = check_name(&id.0, UNKNOWN)?;
         let replayed = if include_replayed {

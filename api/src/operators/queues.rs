@@ -19,7 +19,7 @@ use crate::{
     auth::{Admin, Viewer},
     problem::{Failure, errors},
     tags::Tag,
-    validation::Body,
+    validation::{AllValid, Body},
     wire::{Json, responses},
 };
 
@@ -97,7 +97,7 @@ impl QueuesApi {
         body: Body<Pausing>,
     ) -> Result<ActedResponse, Failure<PausingErrors>> {
         let operator = self.0.act(&caller).await?;
-        let pausing = body.read()?;
+        let (actor, pausing) = (actor.0, body.read()).all_valid()?;
         let order = actor.order(&caller, &pausing.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
         match operator.pause(name, pausing.until, &order).await? {
@@ -120,7 +120,8 @@ impl QueuesApi {
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Resuming>> {
         let operator = self.0.act(&caller).await?;
-        let order = actor.order(&caller, &body.read()?.reason)?;
+        let (actor, Reason { reason }) = (actor.0, body.read()).all_valid()?;
+        let order = actor.order(&caller, &reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
         if operator.resume(name, &order).await? {
             return Ok(ActedResponse::new(order, "resume", name, "resumed")?);

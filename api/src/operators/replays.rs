@@ -137,7 +137,8 @@ impl ReplaysApi {
         change: ReplayChange,
     ) -> Result<ReplayResponse, Problem> {
         let operator = self.0.act(caller).await?;
-        let order = actor.order(caller, &body.read()?.reason)?;
+        let (actor, Reason { reason }) = (actor.0, body.read()).all_valid()?;
+        let order = actor.order(caller, &reason)?;
         let id = parse_id(id)?;
         let changed = operator.change_replay(id, change, &order).await?;
         let replay = operator.find_replay(id).await?.ok_or_else(|| not_found(UNKNOWN))?;

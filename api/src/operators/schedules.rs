@@ -109,7 +109,8 @@ impl SchedulesApi {
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Firing>> {
         self.0.act(&caller).await?;
-        let order = actor.order(&caller, &body.read()?.reason)?;
+        let (actor, Reason { reason }) = (actor.0, body.read()).all_valid()?;
+        let order = actor.order(&caller, &reason)?;
         let name = self.check(&name.0)?;
         let jobs = self.0.app.schedules.fire(name, &order).await?.ok_or_else(|| not_found(UNKNOWN))?;
         Ok(ActedResponse::new(order, "fire", name, &jobs.to_string())?)
@@ -129,7 +130,8 @@ impl SchedulesApi {
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Skipping>> {
         self.0.act(&caller).await?;
-        let order = actor.order(&caller, &body.read()?.reason)?;
+        let (actor, Reason { reason }) = (actor.0, body.read()).all_valid()?;
+        let order = actor.order(&caller, &reason)?;
         let name = self.check(&name.0)?;
         match self.0.app.schedules.skip_next(name, &order).await? {
             Skip::Skipped(time) => {

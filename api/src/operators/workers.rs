@@ -98,7 +98,8 @@ impl WorkersApi {
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Draining>> {
         let operator = self.0.act(&caller).await?;
-        let order = actor.order(&caller, &body.read()?.reason)?;
+        let (actor, Reason { reason }) = (actor.0, body.read()).all_valid()?;
+        let order = actor.order(&caller, &reason)?;
         let id = check_name(&id.0, UNKNOWN)?;
         if !operator.drain_worker(id, &order).await? {
             return Err(not_found(UNKNOWN).into());

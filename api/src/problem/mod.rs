@@ -88,6 +88,14 @@ impl Problem {
         Some(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
     }
 
+    /// All invalid fields; the problem itself if it is not a validation error.
+    pub fn into_validation_errors(mut self) -> Result<Vec<ValidationError>, Self> {
+        match &mut self.0.detail {
+            Detail::Invalid(errors) => Ok(std::mem::take(errors)),
+            _ => Err(self),
+        }
+    }
+
     /// A domain error whose `detail` is an object.
     pub fn domain(status: StatusCode, detail: serde_json::Value) -> Self {
         Self::with_detail(status, "about:blank", Detail::Object(detail))

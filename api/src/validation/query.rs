@@ -1,4 +1,4 @@
-//! Query parameters: declared in `openapi.json`, with Pydantic's error texts, and all errors reported at once.
+//! Query parameters: declared in `openapi.json`, with Pydantic's error texts.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use poem_openapi::{
 };
 
 use super::{FieldError, ValidationError, number::number_from_text};
-use crate::{problem::Problem, schema::inline};
+use crate::schema::inline;
 
 /// The type of a query parameter.
 pub(crate) trait QueryValue {
@@ -52,42 +52,10 @@ impl<T: QueryValue> QueryValue for Option<T> {
     }
 }
 
-/// A query parameter. It keeps its error, so that a handler can report the errors of all parameters with [`AllValid`].
-/// As in Pydantic, an empty value is read like any other text, and the last of several values counts.
+/// A query parameter. It keeps its error, so that a handler can report the errors of all parts with
+/// [`AllValid`](super::AllValid). As in Pydantic, an empty value is read like any other text, and the last of several
+/// values counts.
 pub(crate) struct Query<T: QueryValue>(pub Result<T::Out, ValidationError>);
-
-/// A tuple of parameters, each of which may be invalid.
-pub(crate) trait AllValid {
-    /// The values of all parameters.
-    type Values;
-
-    /// The values, if all of them are valid.
-    ///
-    /// # Errors
-    /// 422 with the errors of all invalid ones.
-    fn all_valid(self) -> Result<Self::Values, Problem>;
-}
-
-macro_rules! all_valid {
-    ($($value:ident: $Value:ident),+) => {
-        impl<$($Value),+> AllValid for ($(Result<$Value, ValidationError>,)+) {
-            type Values = ($($Value,)+);
-
-            fn all_valid(self) -> Result<Self::Values, Problem> {
-                match self {
-                    ($(Ok($value),)+) => Ok(($($value,)+)),
-                    ($($value,)+) => Err(Problem::invalid([$($value.err()),+].into_iter().flatten().collect())),
-                }
-            }
-        }
-    };
-}
-
-all_valid!(a: A, b: B);
-all_valid!(a: A, b: B, c: C);
-all_valid!(a: A, b: B, c: C, d: D);
-all_valid!(a: A, b: B, c: C, d: D, e: E);
-all_valid!(a: A, b: B, c: C, d: D, e: E, f: F, g: G, h: H, i: I, j: J);
 
 impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T>
 where

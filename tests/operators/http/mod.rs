@@ -373,6 +373,19 @@ async fn invalid_input_is_refused_with_every_wrong_field() {
     let long = "a".repeat(101);
     let request = system.as_admin(Method::POST, &pause).header("x-actor", long).json(&json!({"reason": "r"}));
     assert_eq!(send(request).await.validation_errors()[0].1, r#"["header","X-Actor"]"#);
+    let job = "/admin/queue/jobs/x?payload=true&reason=";
+    for (method, path, second) in [
+        (Method::POST, &*pause, r#"["body","reason"]"#),
+        (Method::POST, "/v1/callbacks/test?destination=", r#"["query","destination"]"#),
+        (Method::GET, job, r#"["query","reason"]"#),
+    ] {
+        let request = system.as_admin(method, path).header("x-actor", "").json(&json!({"reason": ""}));
+        let mut fields: Vec<_> = send(request).await.validation_errors().into_iter().map(|failure| failure.1).collect();
+        fields.sort_unstable();
+        let mut expected = [r#"["header","X-Actor"]"#, second];
+        expected.sort_unstable();
+        assert_eq!(fields, expected, "{path}");
+    }
     let wrong = system.view("/admin/queue/jobs?state=lost&limit=0&queue=&older_than=1w&attempts=many").await;
     assert_eq!((wrong.status, wrong.validation_errors().len()), (422, 5), "{wrong:?}");
 }
