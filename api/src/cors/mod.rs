@@ -13,11 +13,12 @@ use poem::{
 use runtime::config::{EnvReader, Environment};
 
 /// The request headers that a page may send: all headers that the API reads.
-const REQUEST_HEADERS: &str = "Authorization, Content-Type, api_key, X-API-Key, Idempotency-Key, If-Match, \
-    If-None-Match, X-Correlation-Id, traceparent";
+const REQUEST_HEADERS: &str = "Authorization, Content-Type, api_key, X-API-Key, X-Actor, Idempotency-Key, If-Match, \
+    If-None-Match, webhook-id, webhook-timestamp, webhook-signature, X-Correlation-Id, traceparent";
 /// The response headers that a page may read, in addition to those that CORS always allows.
 const RESPONSE_HEADERS: &str = "X-Correlation-Id, Location, Link, ETag, Retry-After, RateLimit, RateLimit-Policy, \
-    X-Total-Count, Idempotency-Replayed, Idempotency-Conflict, Searched-To, Searched-Back-To";
+    X-Total-Count, Idempotency-Replayed, Idempotency-Conflict, Searched-To, Searched-Back-To, Warning, \
+    Content-Disposition, WWW-Authenticate";
 /// The cache time of a preflight in seconds: Chromium's maximum.
 const MAX_AGE: &str = "7200";
 

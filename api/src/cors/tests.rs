@@ -2,6 +2,7 @@
 
 use poem::Endpoint;
 use poem_openapi::{OpenApi, payload::PlainText};
+use serde_json::Value;
 
 use super::*;
 use crate::{
@@ -136,6 +137,40 @@ async fn a_star_allows_every_origin() {
     assert_eq!(response.header("vary"), None, "the response is the same for all origins");
     let response = call(&routes("*"), Method::GET, "/things", &[]).await;
     assert_eq!(cors_headers(&response), Vec::<&str>::new());
+}
+
+/// The headers of requests and of responses in `openapi.json`.
+fn documented_headers() -> [Vec<String>; 2] {
+    let document: Value = serde_json::from_str(include_str!("../../openapi.json")).expect("JSON");
+    let members = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let (mut sent, mut received) = (Vec::new(), Vec::new());
+    for (_, operation) in members(&document["paths"]).iter().flat_map(|(_, path)| members(path)) {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let headers = parameters.filter(|parameter| parameter["in"] == "header");
+        sent.extend(headers.filter_map(|header| header["name"].as_str().map(str::to_owned)));
+        received.extend(members(&operation["responses"]).values().flat_map(|response| {
+            members(&response["headers"]).into_iter().map(|(name, _)| name)
+        }));
+    }
+    for (_, scheme) in members(&document["components"]["securitySchemes"]) {
+        // The scheme of tokens has no header of its own.
+        sent.push(scheme["name"].as_str().unwrap_or("Authorization").to_owned());
+    }
+    [sent, received]
+}
+
+#[test]
+fn pages_may_send_and_read_every_documented_header() {
+    // Pages may read these headers of every response.
+    let always = "Cache-Control, Content-Language, Content-Length, Content-Type, Expires, Last-Modified, Pragma";
+    let [sent, received] = documented_headers();
+    assert!(!sent.is_empty() && !received.is_empty());
+    for (documented, allowed) in [(sent, REQUEST_HEADERS.to_owned()), (received, format!("{RESPONSE_HEADERS}, {always}"))]
+    {
+        for name in documented {
+            assert!(allowed.split(", ").any(|other| other.eq_ignore_ascii_case(&name)), "{name} is missing: {allowed}");
+        }
+    }
 }
 
 #[test]
