@@ -10,26 +10,25 @@ pub(crate) fn of_version(version: i64) -> String {
     format!("\"{version}\"")
 }
 
-/// The tags in all lines of a header, weak prefix (`W/`) included.
-fn header_tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
-    lines.flat_map(split_tags)
+/// The tags in all lines of a header, weak prefix (`W/`) included. They are bytes: a tag need not be ASCII or UTF-8.
+fn header_tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).iter().flat_map(|value| split_tags(value.as_bytes()))
 }
 
 /// Splits a list at its commas. A tag may contain commas: `"a,*"` is one tag, and not `*`.
-fn split_tags(list: &str) -> impl Iterator<Item = &str> {
+fn split_tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
-    let entries = list.split(move |c| {
+    let entries = list.split(move |byte| {
         // A tag has no escapes.
-        is_quoted ^= c == '"';
-        c == ',' && !is_quoted
+        is_quoted ^= *byte == b'"';
+        *byte == b',' && !is_quoted
     });
-    entries.map(str::trim)
+    entries.map(<[u8]>::trim_ascii)
 }
 
 /// A tag without its weak prefix. `W/*` is no tag, and not `*`.
-fn without_weak_prefix(tag: &str) -> &str {
-    tag.strip_prefix("W/").filter(|opaque| opaque.starts_with('"')).unwrap_or(tag)
+fn without_weak_prefix(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").filter(|opaque| opaque.starts_with(b"\"")).unwrap_or(tag)
 }
 
 /// Whether the response is 304: `If-None-Match` names the current tag.
@@ -42,7 +41,8 @@ pub(crate) fn is_unchanged(headers: &HeaderMap, tag: &str) -> Result<bool, Probl
 
 /// Whether `If-None-Match` names this tag, by weak comparison.
 fn matches_if_none_match(headers: &HeaderMap, tag: &str) -> bool {
-    header_tags(headers, &header::IF_NONE_MATCH).any(|listed| listed == "*" || without_weak_prefix(listed) == tag)
+    let matches = |listed: &[u8]| listed == b"*" || without_weak_prefix(listed) == tag.as_bytes();
+    header_tags(headers, &header::IF_NONE_MATCH).any(matches)
 }
 
 /// Checks `If-Match` against the current tag, by strong comparison.
@@ -50,7 +50,7 @@ fn matches_if_none_match(headers: &HeaderMap, tag: &str) -> bool {
 /// # Errors
 /// 412 when `If-Match` is present and does not name the tag.
 fn check_if_match(headers: &HeaderMap, tag: &str) -> Result<(), Problem> {
-    let matches = |listed: &str| listed == "*" || listed == tag;
+    let matches = |listed: &[u8]| listed == b"*" || listed == tag.as_bytes();
     if !headers.contains_key(header::IF_MATCH) || header_tags(headers, &header::IF_MATCH).any(matches) {
         return Ok(());
     }
@@ -82,14 +82,15 @@ pub(crate) fn if_none_match_versions(headers: &HeaderMap) -> Option<Expected> {
     given.then(|| parse_versions(header_tags(headers, &header::IF_NONE_MATCH).map(without_weak_prefix)))
 }
 
-fn parse_versions<'a>(tags: impl Iterator<Item = &'a str>) -> Expected {
-    let version = |tag: &str| {
+fn parse_versions<'a>(tags: impl Iterator<Item = &'a [u8]>) -> Expected {
+    let version = |tag: &[u8]| {
+        let tag = std::str::from_utf8(tag).ok()?;
         let version = tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()?;
         (of_version(version) == tag).then_some(version)
     };
     let mut versions = Vec::new();
     for tag in tags {
-        if tag == "*" {
+        if tag == b"*" {
             return Expected::Any;
         }
         versions.extend(version(tag));
@@ -159,6 +160,26 @@ mod tests {
         }
     }
 
+    /// RFC 9110 allows bytes above 127 in a tag.
+    #[test]
+    fn a_tag_of_other_bytes_hides_no_other_tag() {
+        for (value, versions) in [
+            (&b"\"\xff\", \"3\""[..], vec![3]),
+            (b"\"\xc3\xa9\" , W/\"3\"", vec![3]),
+            (b"\"\xff,*\"", vec![]),
+            (b"\"3\xff\"", vec![]),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_bytes(value).expect("a header"));
+            assert_eq!(matches_if_none_match(&headers, "\"3\""), !versions.is_empty(), "{value:?}");
+            assert_eq!(if_none_match_versions(&headers), Some(Expected::Versions(versions)), "{value:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_MATCH, HeaderValue::from_bytes(b"\"\xff\", \"3\"").expect("a header"));
+        assert_eq!(if_match_versions(&headers), Expected::Versions(vec![3]));
+        assert!(check_if_match(&headers, "\"3\"").is_ok());
+    }
+
     #[test]
     fn if_match_uses_strong_comparison() {
         for (values, matches) in [
@@ -179,7 +200,7 @@ mod tests {
         let commas = list.match_indices(',').map(|(at, _)| at).filter(is_separator);
         let ends: Vec<usize> = commas.chain([list.len()]).collect();
         let starts = [0].into_iter().chain(ends.iter().map(|end| end + 1));
-        let entries = starts.zip(&ends).map(|(start, end)| list[start..*end].trim());
+        let entries = starts.zip(&ends).map(|(start, end)| list[start..*end].trim_ascii());
         let is_tag = |entry: &&str| {
             let opaque = entry.strip_prefix("W/").unwrap_or(entry);
             *entry == "*"
@@ -194,10 +215,10 @@ mod tests {
     #[test]
     fn hostile_lists_of_tags_name_only_what_they_contain() -> Result<(), hostile::Failure> {
         let corpus = include_str!("../../tests/corpora/entity_tag.txt");
-        let grammar = "((W/)?\"[0-9a-z,* ]{0,4}\"|\\*|[0-9]{1,2})( ?, ?((W/)?\"[0-9a-z,* ]{0,4}\"|\\*)){0,3}";
+        let grammar = "((W/)?\"[0-9a-zé,* ]{0,4}\"|\\*|[0-9]{1,2})( ?, ?((W/)?\"[0-9a-zé,* ]{0,4}\"|\\*)){0,3}";
         hostile::check_text(corpus, grammar, |text| {
             let Ok(value) = HeaderValue::from_str(text) else { return Ok(()) };
-            let strong = tags_of(value.to_str().unwrap_or_default());
+            let strong = tags_of(text);
             let version = |tag: &String| {
                 let digits = tag.strip_prefix('"')?.strip_suffix('"')?;
                 digits.parse::<i64>().ok().filter(|version| version.to_string() == digits)
