@@ -111,9 +111,9 @@ impl TransactionsApi {
     /// regardless of the order of the fields and the notation of the amount. Unknown fields are ignored.
     ///
     /// If the operator has set a webhook secret, requests must be signed according to Standard Webhooks 1.0, with
-    /// `webhook-id`, `webhook-timestamp` (within 5 minutes of now) and `webhook-signature`; 401 otherwise. The operator
-    /// also chooses the response to a known id with another payload: 202 with `Idempotency-Conflict`, or 409. If the
-    /// operator has set a quota for each sender, a request above it is a 429.
+    /// `webhook-id`, `webhook-timestamp` (within 5 minutes of now) and `webhook-signature`; otherwise they get a 401 with
+    /// `WWW-Authenticate: Signature`. The operator also chooses the response to a known id with another payload: 202 with
+    /// `Idempotency-Conflict`, or 409. If the operator has set a quota for each sender, a request above it is a 429.
     #[oai(
         path = "/v1/webhooks/transactions",
         method = "post",

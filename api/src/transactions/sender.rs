@@ -9,7 +9,7 @@ use jobs::transactions::{
 };
 use poem::{
     Request,
-    http::{HeaderValue, StatusCode},
+    http::{HeaderValue, StatusCode, header},
 };
 use runtime::error::Error;
 use time::OffsetDateTime;
@@ -19,6 +19,9 @@ use crate::{
     problem::Problem,
     rate_limit::{Limit, LimitKey, Limits, client_network},
 };
+
+/// The scheme in `WWW-Authenticate`, which every 401 must have (RFC 9110 §15.5.2). Standard Webhooks names none.
+const SCHEME: &str = "Signature";
 
 /// Identifies senders and counts what they send. Clones share the counts.
 #[derive(Clone)]
@@ -118,7 +121,10 @@ fn check_signature<'s>(
     if secrets.is_empty() {
         return Ok(None);
     }
-    let unauthorized = |why: String| Problem::new(StatusCode::UNAUTHORIZED, why);
+    let unauthorized = |why: String| {
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, why);
+        problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(SCHEME))
+    };
     // An empty header counts as missing, as in the libraries of Standard Webhooks.
     let lines = |name: &'static str| {
         let lines: Vec<_> = request.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect();
@@ -190,6 +196,7 @@ mod tests {
         ] {
             let problem = check_signature(&secrets, &request, b"{}").expect_err(why);
             assert_eq!(problem.to_string(), format!("401 Unauthorized: {why}"));
+            assert_eq!(problem.to_response(None).header("www-authenticate"), Some("Signature"), "{why}");
         }
     }
 }
