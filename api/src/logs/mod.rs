@@ -76,7 +76,8 @@ impl ApiResponse for ExportResponse {
             content_type: Self::media_type(format),
             schema: Binary::<Body>::schema_ref(),
         });
-        let description = "One JSON object per line, in the order of time; the same compressed as `application/gzip`.";
+        let description =
+            "One JSON object per line, nearly in the order of time; the same compressed as `application/gzip`.";
         let response = MetaResponse {
             description,
             status: Some(200),
@@ -98,10 +99,11 @@ errors! {
 impl LogsApi {
     /// Export logs
     ///
-    /// The lines of all processes that share this one's `LOG_DIR`, in the order of time. Rotated and compressed files
-    /// are included. Lines are read while they are sent, at the client's speed; an export ends if the client reads
-    /// nothing for a minute. The newest lines may be missing. 404 if no logs are kept; 503 while four exports are
-    /// running. One credential may send 60 requests a minute to all admin routes together.
+    /// The lines of all processes that share this one's `LOG_DIR`, nearly in the order of time: lines of the same moment
+    /// may be swapped. Rotated and compressed files are included. Lines are read while they are sent, at the client's
+    /// speed; an export ends if the client reads nothing for a minute. The newest lines may be missing. 404 if no logs
+    /// are kept; 503 while four exports are running. One credential may send 60 requests a minute to all admin routes
+    /// together.
     #[oai(path = "/logs/export", method = "get", operation_id = "export_logs")]
     async fn export(
         &self,
