@@ -35,6 +35,13 @@ const MAX_STREAMS: u32 = 256;
 /// The largest part of an HTTP/2 response that is buffered beyond the client's flow-control window. Progress is visible
 /// only when hyper requests more data, so the buffer must be small.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
+/// The largest list of headers that h2 stores. A larger request gets h2's own 431, without a problem or a correlation id. So
+/// this is far above [`head::MAX_HEAD_BYTES`], which refuses all that a client may send by mistake. h2 counts 32 bytes for
+/// each header in addition to its name and value, and drops a connection that sends several times as much.
+///
+/// A request holds this memory only until it is refused, and repeated values of a compressed list share theirs.
+const MAX_HEADER_LIST_BYTES: u32 = 1024 * 1024;
+const _: () = assert!(MAX_HEADER_LIST_BYTES as usize >= 16 * head::MAX_HEAD_BYTES);
 /// Interval of HTTP/2 pings, and the time limit for their acknowledgement.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,8 +93,7 @@ impl<E: Endpoint<Output = Response> + 'static> ConnectionServer<E> {
             .keep_alive_timeout(PING_TIMEOUT)
             .max_concurrent_streams(MAX_STREAMS)
             .max_send_buf_size(MAX_UNSENT_BYTES)
-            // Larger than our own limit, so that most oversized requests get a problem response.
-            .max_header_list_size(4 * head::MAX_HEAD_BYTES as u32);
+            .max_header_list_size(MAX_HEADER_LIST_BYTES);
         Self { builder, endpoint: Arc::new(endpoint) }
     }
 

@@ -38,6 +38,51 @@ async fn http2_lifetime(mut client: TcpStream) -> (Duration, Vec<u8>) {
     }
 }
 
+/// A request on stream 1 with this number of headers of 100 bytes, in a HEADERS frame and its continuations.
+fn http2_request_with_headers(count: usize) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86, 0x41, 1, b'x', 0x44, 1, b'/'];
+    for _ in 0..count {
+        // A literal that is not indexed: the lengths of name and value, each followed by its text.
+        block.extend([0, 1, b'a', 100]);
+        block.extend([b'v'; 100]);
+    }
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    let chunks: Vec<&[u8]> = block.chunks(16 * 1024).collect();
+    for (number, chunk) in chunks.iter().enumerate() {
+        let end_headers = if number + 1 == chunks.len() { 0x4 } else { 0 };
+        let (kind, end_stream) = if number == 0 { (1, 0x1) } else { (9, 0) };
+        bytes.extend(frame(kind, end_headers | end_stream, 1, chunk));
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn an_http2_request_with_large_headers_gets_our_own_refusal() {
+    let server = start().await;
+    // 90 KB, and 900 KB as h2 counts them.
+    for headers in [700, 6_800] {
+        let mut client = TcpStream::connect(server.address).await.expect("connected");
+        client.write_all(&http2_request_with_headers(headers)).await.expect("sent");
+        let body = timeout(SOON, async {
+            loop {
+                let mut head = [0; 9];
+                client.read_exact(&mut head).await.expect("a frame");
+                let [a, b, c, kind, flags, ..] = head;
+                let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+                client.read_exact(&mut payload).await.expect("a whole frame");
+                // h2's own refusal is a HEADERS frame that ends the stream.
+                assert!(kind != 1 || flags & 0x1 == 0, "{headers} headers: a response without a body");
+                if kind == 0 {
+                    return payload;
+                }
+            }
+        });
+        let body = body.await.expect("a response");
+        assert!(String::from_utf8_lossy(&body).contains("HeadTooLarge"), "{headers} headers: {body:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_http2_and_http1_connections_close_at_the_same_time() {
     let server = start().await;
