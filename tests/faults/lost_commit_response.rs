@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{
@@ -117,6 +117,36 @@ async fn a_webhook_whose_commit_response_is_lost_is_not_acknowledged_and_recorde
 }
 
 #[tokio::test]
+async fn a_rate_whose_commit_response_is_lost_is_unconfirmed_and_saved_once() {
+    let scratch = Scratch::new();
+    let (cluster, url) = server::start(&scratch).await;
+    let pool = server::prepare(&cluster, &url).await;
+    let api = Api::start(&url, &QUICK).await;
+    assert_unconfirmed(&pool, &api).await;
+    let again = submit_rate(&api.url).await;
+    assert_eq!((again.status().as_u16(), again.headers().contains_key("idempotency-replayed")), (200, true));
+    assert_eq!(count_rates(&pool).await, 1);
+}
+
+#[cfg(feature = "smart-contract")]
+#[tokio::test]
+async fn a_rate_for_a_chain_whose_commit_response_is_lost_is_unconfirmed_and_recorded_once() {
+    let scratch = Scratch::new();
+    let (cluster, url) = server::start(&scratch).await;
+    let pool = server::prepare(&cluster, &url).await;
+    // There is no node: a submission is recorded before a node is needed.
+    let chain = [
+        ("STORAGE_BACKEND", "smart_contract"),
+        ("CHAIN_RPC_URL", "http://127.0.0.1:9"),
+        ("CHAIN_PRIVATE_KEY", crate::harness::anvil::OWNER_KEY),
+        ("CONTRACT_ADDRESS", "0x5FbDB2315678afecb367f032d93F642f64180aa3"),
+    ];
+    let api = Api::start(&url, &[&QUICK[..], &chain].concat()).await;
+    assert_unconfirmed(&pool, &api).await;
+    assert_eq!(count_rates(&pool).await, 1);
+}
+
+#[tokio::test]
 async fn settlements_and_results_whose_responses_are_lost_count_once() {
     for (role, statement) in [
         // The run does not know that it settled the transaction. It runs again and finds it settled.
@@ -151,6 +181,31 @@ async fn settlements_and_results_whose_responses_are_lost_count_once() {
         let seen = http_client().get(format!("{}/v1/transactions/txn_1", api.url)).send().await.unwrap();
         assert_eq!(seen.json::<Value>().await.unwrap()["status"], "PROCESSED");
     }
+}
+
+/// Asserts that a submission whose commit has no response is not refused, but unconfirmed.
+async fn assert_unconfirmed(pool: &PgPool, api: &Api) {
+    hold_commits(pool).await;
+    let submit = tokio::spawn({
+        let url = api.url.clone();
+        async move { submit_rate(&url).await }
+    });
+    lose_response(pool, "millrace api", "COMMIT").await;
+    let response = submit.await.expect("a task");
+    assert_eq!((response.status().as_u16(), response.headers().contains_key("retry-after")), (503, true));
+    let problem: Value = response.json().await.expect("a problem");
+    assert_eq!(problem["type"], "urn:millrace:problem:unconfirmed", "{problem}");
+    release_commits(pool).await;
+}
+
+async fn submit_rate(api: &str) -> reqwest::Response {
+    let request = http_client().post(format!("{api}/asset")).header("api_key", "your-secret-api-key-here");
+    let request = request.header("idempotency-key", "one").json(&json!([{"id": "id-1", "interest_rate": 5}]));
+    request.send().await.expect("a response")
+}
+
+async fn count_rates(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM interest_rates").fetch_one(pool).await.expect("a count")
 }
 
 /// Holds every further commit: it is written, but not confirmed.

@@ -31,6 +31,15 @@ const POLICIES: [rate_limit::Policy; 2] = [
 ];
 /// `Retry-After` of a submission that the chain has not confirmed yet: about one block.
 const BLOCK_SECONDS: &str = "5";
+/// `Retry-After` of a submission of which it is not known whether it is saved: that of other 503s.
+const UNKNOWN_SECONDS: &str = "1";
+
+/// The detail of a submission that the chain has not confirmed yet.
+const OUTSTANDING: &str = "The chain has not confirmed the average yet. It will be saved exactly once. Repeat the \
+                           request with the same Idempotency-Key to get the result.";
+/// The detail of a submission of which it is not known whether it is saved.
+const UNKNOWN: &str = "It is not known whether the average is saved. Repeat the request with the same Idempotency-Key \
+                       to get the result: the average is then saved once. Without a key it may be saved twice.";
 
 /// The interest rate endpoints.
 #[derive(Clone)]
@@ -78,6 +87,9 @@ impl RatesApi {
     /// places. With `STORAGE_BACKEND=smart_contract` the response is sent after the chain has confirmed the average. A
     /// submission that is repeated with the same `Idempotency-Key` is saved once. One network address may send 1,200
     /// submissions a minute.
+    ///
+    /// After a 503 of the type `urn:millrace:problem:unconfirmed` the average may be saved, or may be saved later: repeat
+    /// the request with the same `Idempotency-Key` to get the result. After any other 503 it is not saved.
     #[oai(
         path = "/asset",
         method = "post",
@@ -102,7 +114,8 @@ impl RatesApi {
             SubmissionOutcome::Saved => None,
             SubmissionOutcome::Replayed => Some("true".into()),
             SubmissionOutcome::Conflict => return Err(key_reused().into()),
-            SubmissionOutcome::Outstanding => return Err(unconfirmed().into()),
+            SubmissionOutcome::Outstanding => return Err(unconfirmed(OUTSTANDING, BLOCK_SECONDS).into()),
+            SubmissionOutcome::Unknown => return Err(unconfirmed(UNKNOWN, UNKNOWN_SECONDS).into()),
         };
         Ok(SubmitResponse::Ok(Json::new(&Outcome::saved())?, replayed))
     }
@@ -150,10 +163,9 @@ fn key_reused() -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).kind("urn:millrace:problem:idempotency-key-reused")
 }
 
-fn unconfirmed() -> Problem {
-    let detail = "The chain has not confirmed the average yet. It will be saved exactly once. Repeat the request with \
-                  the same Idempotency-Key to get the result.";
+/// The problem of a submission that is saved or may be saved later.
+fn unconfirmed(detail: &'static str, retry_after: &'static str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
         .kind("urn:millrace:problem:unconfirmed")
-        .header(header::RETRY_AFTER, HeaderValue::from_static(BLOCK_SECONDS))
+        .header(header::RETRY_AFTER, HeaderValue::from_static(retry_after))
 }

@@ -59,7 +59,7 @@ impl Rates {
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the storage cannot take it now. Then it is not saved, and will not be saved
-    /// later.
+    /// later. If that is not known, the outcome is [`SubmissionOutcome::Unknown`].
     pub async fn submit(&self, submission: Submission, origin: Origin) -> Result<SubmissionOutcome, Error> {
         let rate = Rate::average(submission.assets.iter().map(|asset| &asset.rate));
         let rate = rate.ok_or_else(|| Error::Internal("a submission without assets".into()))?;

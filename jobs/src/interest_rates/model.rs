@@ -34,6 +34,9 @@ pub enum SubmissionOutcome {
     Conflict,
     /// The storage has not confirmed it in time. It will be saved later, exactly once.
     Outstanding,
+    /// The response of the database was lost, such as that to a commit: it may be saved, or may be saved later. A repetition
+    /// with the same key finds out.
+    Unknown,
 }
 
 /// A saved average.

@@ -8,11 +8,11 @@ use uuid::Uuid;
 use super::{
     Rate,
     model::{Cursor, SavedRate, Submission, SubmissionOutcome},
-    storage::Storage,
+    storage::{Storage, outcome_after},
     store,
 };
 use queue::{Failure, Origin, Outcome};
-use runtime::{db::Pool, error::Error};
+use runtime::{db::Pool, error::Error, executor::begin};
 
 /// The snooze of a job that only a worker with another backend can run.
 const OTHER_WORKER_PAUSE: Duration = Duration::from_secs(30);
@@ -27,11 +27,21 @@ impl Storage for PostgresStorage {
     async fn save(&self, submission: Submission, rate: Rate, _: Origin) -> Result<SubmissionOutcome, Error> {
         let assets = store::assets_json(&submission.assets);
         let key = submission.idempotency_key.as_deref();
-        if store::save(&self.pool, &rate, &assets, key).await? {
+        let mut tx = begin(&self.pool).await?;
+        let saved = store::save(&mut tx, &rate, &assets, key).await?;
+        // Until here every failure undoes the transaction. Of a failed commit the outcome is unknown.
+        if let Err(error) = tx.commit().await {
+            return outcome_after(error.into());
+        }
+        if saved {
             return Ok(SubmissionOutcome::Saved);
         }
-        let known = store::has_same_assets(&self.pool, "postgres", key, &assets).await?;
-        Ok(if known { SubmissionOutcome::Replayed } else { SubmissionOutcome::Conflict })
+        // The key is known, so an average is saved under it.
+        match store::has_same_assets(&self.pool, "postgres", key, &assets).await {
+            Ok(true) => Ok(SubmissionOutcome::Replayed),
+            Ok(false) => Ok(SubmissionOutcome::Conflict),
+            Err(error) => outcome_after(error),
+        }
     }
 
     async fn current(&self) -> Result<Option<SavedRate>, Error> {

@@ -10,13 +10,28 @@ use super::{
 use queue::{Failure, Origin, Outcome};
 use runtime::error::Error;
 
+/// The outcome after a failure of the database that leaves open whether a submission is saved, such as that of its commit.
+///
+/// # Errors
+/// Returns the error if it is a fault of Millrace.
+pub(super) fn outcome_after(error: Error) -> Result<SubmissionOutcome, Error> {
+    match error {
+        Error::Internal(_) => Err(error),
+        Error::Unavailable(_) | Error::Overloaded(_) => {
+            tracing::warn!(%error, "it is not known whether a submission is saved");
+            Ok(SubmissionOutcome::Unknown)
+        }
+    }
+}
+
 /// A storage of averages and their history.
 #[async_trait]
 pub trait Storage: Send + Sync {
     /// Saves the average of a submission, at most once per idempotency key.
     ///
     /// # Errors
-    /// Returns [`Error::Unavailable`] if it cannot be saved now. Then it is not saved, and will not be saved later.
+    /// Returns [`Error::Unavailable`] if it cannot be saved now. Then it is not saved, and will not be saved later. A
+    /// failure after which it may be saved is no error, but [`SubmissionOutcome::Unknown`].
     async fn save(&self, submission: Submission, rate: Rate, origin: Origin) -> Result<SubmissionOutcome, Error>;
 
     /// The newest average.

@@ -25,7 +25,7 @@ use super::{
     metrics::CHAIN_ERRORS,
     model::{Cursor, RecordedSubmission, SavedRate, Submission, SubmissionOutcome, SubmissionState},
     reconcile::ReconcileRate,
-    storage::Storage,
+    storage::{Storage, outcome_after},
     store::{self, sends},
 };
 use queue::{Failure, NewJob, Origin, Outcome, Queue, enqueue};
@@ -50,6 +50,15 @@ pub(super) struct ChainStorage {
     /// connection.
     sender_lock: Mutex<()>,
     health: std::sync::Mutex<Health>,
+}
+
+/// What became of the record of a new submission.
+enum Recorded {
+    New(Uuid),
+    /// An earlier submission has its key.
+    KeyKnown,
+    /// Its commit failed, so it may be recorded.
+    Unknown(Error),
 }
 
 /// Why a submission could not be completed.
@@ -78,29 +87,36 @@ impl ChainStorage {
         Ok(Self { chain, contract, pool: pool.clone(), queue: queue.clone(), sender_lock, health })
     }
 
-    /// Records a submission with its job in one transaction; `None` if its key is known already.
+    /// Records a submission with its job in one transaction.
+    ///
+    /// # Errors
+    /// When it is certainly not recorded.
     async fn record(
         &self,
         rate: &Rate,
         assets: &serde_json::Value,
         key: Option<&str>,
         origin: Origin,
-    ) -> Result<Option<Uuid>, Error> {
+    ) -> Result<Recorded, Error> {
         let mut tx = self.queue.begin().await?;
-        let Some(id) = sends::insert(&mut tx, rate, assets, key).await? else { return Ok(None) };
+        let Some(id) = sends::insert(&mut tx, rate, assets, key).await? else { return Ok(Recorded::KeyKnown) };
         let job = NewJob::of(&ReconcileRate { id })?.after(RECONCILE_AFTER).origin(origin);
         enqueue(&mut tx, &[job]).await?;
-        with_time_limit(tx.commit()).await?;
-        Ok(Some(id))
+        Ok(match with_time_limit(tx.commit()).await {
+            Ok(()) => Recorded::New(id),
+            Err(error) => Recorded::Unknown(error),
+        })
     }
 
     /// Advances the earlier submission with the same key, if it has the same assets.
     async fn resume(&self, key: &str, assets: &serde_json::Value) -> Result<SubmissionOutcome, Error> {
         let withdrawn = || Error::Unavailable("the first submission of this key was just withdrawn".into());
-        match sends::find_by_key(&self.pool, key, assets).await? {
-            None => Err(withdrawn()),
-            Some((_, false)) => Ok(SubmissionOutcome::Conflict),
-            Some((id, true)) => match self.advance_with_retries(id).await {
+        match sends::find_by_key(&self.pool, key, assets).await {
+            // The earlier submission was recorded, and may be saved.
+            Err(error) => outcome_after(error),
+            Ok(None) => Err(withdrawn()),
+            Ok(Some((_, false))) => Ok(SubmissionOutcome::Conflict),
+            Ok(Some((id, true))) => match self.advance_with_retries(id).await {
                 Ok(Progress::Saved) => Ok(SubmissionOutcome::Replayed),
                 Ok(Progress::Waiting) => Ok(SubmissionOutcome::Outstanding),
                 Ok(Progress::Withdrawn) => Err(withdrawn()),
@@ -110,7 +126,7 @@ impl ChainStorage {
     }
 
     /// Ends a request that could not save its submission. Withdraws the submission if nothing was signed. Otherwise
-    /// returns `Outstanding`: the job retries until it is saved.
+    /// returns `Outstanding`: the job retries until it is saved. If the withdrawal fails, it may have taken place: `Unknown`.
     async fn give_up(&self, id: Uuid, error: StorageError) -> Result<SubmissionOutcome, Error> {
         match self.withdraw(id).await {
             Ok(true) => Err(error.into()),
@@ -118,7 +134,7 @@ impl ChainStorage {
             withdrawn => {
                 let error = causes(&error);
                 tracing::warn!(rate = %id, error, ?withdrawn, "a submission is not confirmed yet; its job goes on");
-                Ok(SubmissionOutcome::Outstanding)
+                Ok(if withdrawn.is_ok() { SubmissionOutcome::Outstanding } else { SubmissionOutcome::Unknown })
             }
         }
     }
@@ -150,8 +166,10 @@ impl Storage for ChainStorage {
     async fn save(&self, submission: Submission, rate: Rate, origin: Origin) -> Result<SubmissionOutcome, Error> {
         let assets = store::assets_json(&submission.assets);
         let key = submission.idempotency_key.as_deref();
-        let Some(id) = self.record(&rate, &assets, key, origin).await? else {
-            return self.resume(key.unwrap_or_default(), &assets).await;
+        let id = match self.record(&rate, &assets, key, origin).await? {
+            Recorded::New(id) => id,
+            Recorded::KeyKnown => return self.resume(key.unwrap_or_default(), &assets).await,
+            Recorded::Unknown(error) => return outcome_after(error),
         };
         match self.advance_with_retries(id).await {
             Ok(Progress::Saved) => Ok(SubmissionOutcome::Saved),

@@ -13,7 +13,7 @@ use super::{
 use runtime::{
     db::Pool,
     error::Error,
-    executor::{repeatable, transactional},
+    executor::{Transaction, repeatable},
 };
 
 /// The stored form of assets. Equal assets have equal forms, regardless of how the client wrote the numbers.
@@ -22,7 +22,12 @@ pub(super) fn assets_json(assets: &[Asset]) -> Value {
 }
 
 /// Saves an average in PostgreSQL; `false` if its key is known already.
-pub(super) async fn save(pool: &Pool, rate: &Rate, assets: &Value, key: Option<&str>) -> Result<bool, Error> {
+pub(super) async fn save(
+    tx: &mut Transaction,
+    rate: &Rate,
+    assets: &Value,
+    key: Option<&str>,
+) -> Result<bool, Error> {
     let saved = sqlx::query!(
         "INSERT INTO interest_rates (backend, rate, assets, idempotency_key, state, saved_at)
          VALUES ('postgres', $1, $2, $3, 'saved', clock_timestamp())
@@ -31,7 +36,7 @@ pub(super) async fn save(pool: &Pool, rate: &Rate, assets: &Value, key: Option<&
         assets,
         key,
     )
-    .execute(transactional(pool))
+    .execute(&mut *tx)
     .await?;
     Ok(saved.rows_affected() == 1)
 }
