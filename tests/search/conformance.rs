@@ -54,6 +54,7 @@ async fn assert_conforms<S: SearchBackend>(backend: &S, first: i64) {
     let run = Run { backend, first };
     run.assert_matching().await;
     run.assert_long_queries().await;
+    run.assert_enough_matches_need_no_corrections().await;
     run.assert_the_newest_version_wins().await;
     run.clean_up().await;
 }
@@ -158,6 +159,23 @@ impl<S: SearchBackend> Run<'_, S> {
         assert_eq!(self.search_ids(&self.unique(&words[..25].join(" "))).await, self.ids(&[6]));
     }
 
+    /// Words are corrected if there are fewer than 100 matches.
+    async fn assert_enough_matches_need_no_corrections(&self) {
+        let (word, similar) = (self.unique("hailstone"), self.unique("hailstome"));
+        for offset in 10..110 {
+            self.put(offset, 1, &word, None).await;
+        }
+        for offset in 110..112 {
+            self.put(offset, 1, &similar, None).await;
+        }
+        self.backend.refresh().await;
+        let total = async || self.backend.search(&word, 20).await.expect("hits").total;
+        assert_eq!(total().await, 100, "nothing is corrected");
+        self.backend.remove(self.first + 10, 2).await.expect("a removal");
+        self.backend.refresh().await;
+        assert_eq!(total().await, 101, "99 matches and 2 similar ones");
+    }
+
     /// An older version never wins, in any order of arrival. Of one version, the removal wins.
     async fn assert_the_newest_version_wins(&self) {
         self.put(4, 3, &self.unique("newer"), None).await;
@@ -187,7 +205,7 @@ impl<S: SearchBackend> Run<'_, S> {
 
     /// Removes all documents of this run.
     async fn clean_up(&self) {
-        for offset in 0..7 {
+        for offset in (0..7).chain(10..112) {
             self.backend.remove(self.first + offset, 100).await.expect("a removal");
         }
         self.backend.refresh().await;

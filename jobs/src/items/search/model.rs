@@ -57,6 +57,10 @@ pub struct SearchResults {
     pub hits: Vec<Hit>,
 }
 
+/// Misspelt words are corrected if a query has fewer matches than this. It equals the longest page, so that neither the
+/// total nor the order depends on the requested page size.
+pub(super) const ENOUGH_MATCHES: i64 = 100;
+
 /// Matches are counted and ranked up to this number. A frequent word costs as much as it is counted: among 100,000 items, and
 /// on a slow machine, 105 ms without a limit, 23 ms with 5,000, and 5 ms with this number.
 pub const MAX_COUNTED: i64 = 1_000;

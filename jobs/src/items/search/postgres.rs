@@ -3,15 +3,11 @@
 use super::{
     Search,
     highlight::hit,
-    model::{Document, MAX_COUNTED, SearchResults},
+    model::{Document, ENOUGH_MATCHES, MAX_COUNTED, SearchResults},
     store::{self, Matches, SameVersion, TextQuery},
     words::{Field, Match, Terms, corrections},
 };
 use runtime::{db::Pool, error::Error};
-
-/// Misspelt words are corrected if a query has fewer matches than this. It equals the longest page, so that neither the
-/// total nor the order depends on the requested page size.
-const ENOUGH_MATCHES: i64 = 100;
 
 /// The search index in PostgreSQL.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use super::{
     Search,
     config::Server,
     highlight::hit,
-    model::{Document, SearchResults},
+    model::{Document, ENOUGH_MATCHES, SearchResults},
     words::Terms,
 };
 use runtime::error::Error;
@@ -135,6 +135,14 @@ impl Elasticsearch {
         Ok(page.hits.hits.into_iter().map(|hit| (hit.source.id, hit.source.version)).collect())
     }
 
+    /// Finds the best `limit` documents. Documents that match only with corrected words are found if `corrects` is set.
+    async fn find(&self, terms: &Terms, limit: u32, corrects: bool) -> Result<Hits<Document>, Error> {
+        let body = request::search(terms, limit, corrects);
+        let response = self.transport.send_json(Method::POST, &format!("{ALIAS}/_search"), Some(&body)).await?;
+        let page: Page<Document> = response.parse("search")?;
+        Ok(page.hits)
+    }
+
     /// Checks the response to a write of one document.
     async fn check_write(&self, response: Response, operation: &str) -> Result<(), Error> {
         if self.note_missing_index(response.status.as_u16(), &response.body).await {
@@ -172,11 +180,14 @@ impl Search for Elasticsearch {
         if terms.is_empty() {
             return Ok(SearchResults::default());
         }
-        let body = request::search(&terms, limit);
-        let response = self.transport.send_json(Method::POST, &format!("{ALIAS}/_search"), Some(&body)).await?;
-        let page: Page<Document> = response.parse("search")?;
-        let hits = page.hits.hits.into_iter().map(|Source { source }| hit(source, &terms));
-        Ok(SearchResults { total: page.hits.total.map_or(0, |total| total.value), hits: hits.collect() })
+        let mut found = self.find(&terms, limit, false).await?;
+        // As in PostgreSQL. A frequent word needs no fuzzy query, which costs most.
+        if found.total() < ENOUGH_MATCHES && !terms.correctable().is_empty() {
+            found = self.find(&terms, limit, true).await?;
+        }
+        let total = found.total();
+        let hits = found.hits.into_iter().map(|Source { source }| hit(source, &terms));
+        Ok(SearchResults { total, hits: hits.collect() })
     }
 }
 
@@ -189,6 +200,12 @@ struct Page<S> {
 struct Hits<S> {
     total: Option<Total>,
     hits: Vec<Source<S>>,
+}
+
+impl<S> Hits<S> {
+    fn total(&self) -> i64 {
+        self.total.as_ref().map_or(0, |total| total.value)
+    }
 }
 
 #[derive(Deserialize)]

@@ -88,10 +88,10 @@ enum Match {
 }
 
 /// The body that finds the best `limit` documents, in the same order as PostgreSQL: by group, then shorter titles, then
-/// ids.
-pub(super) fn search(terms: &Terms, limit: u32) -> Value {
+/// ids. Documents that match only with corrected words are found if `corrects` is set.
+pub(super) fn search(terms: &Terms, limit: u32, corrects: bool) -> Value {
     let exact = json!({ "term": { "title_key": { "value": terms.title_key() } } });
-    let groups = [Match::Whole, Match::Prefix, Match::Misspelt].into_iter();
+    let groups = [Match::Whole, Match::Prefix].into_iter().chain(corrects.then_some(Match::Misspelt));
     let groups = groups.flat_map(|how| [Field::Title, Field::Any].map(|field| all_terms(terms, how, field)));
     let groups: Vec<Value> = std::iter::once(exact).chain(groups).collect();
     // The score of a document is the boost of its best group.
