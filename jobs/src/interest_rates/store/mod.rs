@@ -22,12 +22,7 @@ pub(super) fn assets_json(assets: &[Asset]) -> Value {
 }
 
 /// Saves an average in PostgreSQL; `false` if its key is known already.
-pub(super) async fn save(
-    tx: &mut Transaction,
-    rate: &Rate,
-    assets: &Value,
-    key: Option<&str>,
-) -> Result<bool, Error> {
+pub(super) async fn save(tx: &mut Transaction, rate: &Rate, assets: &Value, key: Option<&str>) -> Result<bool, Error> {
     let saved = sqlx::query!(
         "INSERT INTO interest_rates (backend, rate, assets, idempotency_key, state, saved_at)
          VALUES ('postgres', $1, $2, $3, 'saved', clock_timestamp())
