@@ -71,6 +71,8 @@ async fn a_lock_on_the_counts_delays_no_rescue() {
     sqlx::query("LOCK TABLE queue_minutes IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     let running = harness.start_worker(&scripted, SHORT_LEASE);
     eventually("the job runs while the table is locked", SOON, async || scripted.runs_of("job") == 1).await;
+    // It never renews its lease.
+    harness.execute("DELETE FROM apalis.workers WHERE id = 'dead'").await;
     harness.wait_for_heartbeats(3).await;
     lock.rollback().await.unwrap();
     let counted = "(SELECT sum(started) = 1 AND sum(done) = 1 AND sum(rescued) = 1 FROM queue_minutes)";
