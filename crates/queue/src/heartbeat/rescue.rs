@@ -1,7 +1,7 @@
 //! The check of other workers' leases, and the rescue of the jobs of silent workers.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
@@ -30,6 +30,8 @@ use runtime::{
 /// How long the server may look for workers without a row. It takes a few milliseconds, but not while an old snapshot keeps
 /// the index entries of all later claims.
 const HOLDERS_LIMIT: Duration = Duration::from_secs(1);
+/// The refused jobs after which a rescue in parts ends, unless it has rescued a job by then.
+const MOST_REFUSED: usize = 10;
 
 impl Heartbeat {
     /// Checks the leases of other workers once, and rescues the jobs of silent ones. `with_jobs` also looks for workers that
@@ -102,7 +104,8 @@ impl Heartbeat {
     }
 
     /// Rescues the jobs of dead workers in one statement. If the database refuses that because of one row, the jobs are
-    /// rescued in parts, without those that it refuses. `rescued` gets their queues, also before an error.
+    /// rescued in parts, without those that it refuses. If it refuses all, the cause is hardly one of the rows: then no job is
+    /// left out. `rescued` gets the queues of the rescued jobs, also before an error.
     async fn rescue_all(
         &self,
         connection: &mut PgConnection,
@@ -120,18 +123,33 @@ impl Heartbeat {
         // The next heartbeat is not delayed: the next check goes on.
         let until = Instant::now() + self.timing.rescue.min(self.timing.heartbeat / 2);
         let held = within(limit, sql::find_held(on_session(connection, &self.database), silent)).await?;
-        let mut parts = lock(&self.refused).first_part(held);
-        while Instant::now() < until
+        // A set gives them a random order. In a fixed one, ten refused jobs at its front would keep all others from being tried.
+        let held: HashSet<String> = held.into_iter().collect();
+        let mut parts = lock(&self.refused).first_part(held.into_iter().collect());
+        let (mut refusals, mut jobs, mut succeeds) = (Vec::new(), 0, false);
+        while (succeeds || jobs < MOST_REFUSED)
+            && Instant::now() < until
             && let Some(part) = parts.pop()
         {
             match within(limit, sql::rescue_some(on_session(connection, &self.database), silent, &part)).await {
-                Ok(queues) => rescued.extend(queues),
+                Ok(queues) => {
+                    succeeds |= !queues.is_empty();
+                    rescued.extend(queues);
+                }
                 Err(error) if may_be_of_one_row(&error) => {
-                    if let Some(id) = refused::split(part, &mut parts) {
-                        lock(&self.refused).leave_out(id, &error);
-                    }
+                    let job = refused::split(part, &mut parts);
+                    jobs += usize::from(job.is_some());
+                    refusals.push((job, error));
                 }
                 Err(error) => return Err(error),
+            }
+        }
+        if !succeeds && let Some((_, error)) = refusals.pop() {
+            return Err(error);
+        }
+        for (job, error) in refusals {
+            if let Some(id) = job {
+                lock(&self.refused).leave_out(id, &error);
             }
         }
         Ok(())
