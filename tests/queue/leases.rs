@@ -6,7 +6,7 @@ use queue::Policy;
 
 use crate::harness::{
     eventually,
-    queue_harness::{QueueHarness, SHORT_LEASE, ScriptedJobs, Step, quick_policy},
+    queue_harness::{FAST, QueueHarness, SHORT_LEASE, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -69,7 +69,9 @@ async fn a_lock_on_the_counts_delays_no_rescue() {
         .await;
     let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE queue_minutes IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
-    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    // With its lease of 20 s the worker waits 6 s for the server's refusal, which comes after 0.5 s. After a wait that is too
+    // short, counts are dropped, because they may have been written.
+    let running = harness.start_worker(&scripted, FAST);
     eventually("the job runs while the table is locked", SOON, async || scripted.runs_of("job") == 1).await;
     // It never renews its lease.
     harness.execute("DELETE FROM apalis.workers WHERE id = 'dead'").await;
@@ -80,6 +82,32 @@ async fn a_lock_on_the_counts_delays_no_rescue() {
     running.stop().await;
     harness.wait_until("all is counted once", counted).await;
     assert_eq!(harness.row("job").await.crashes, 1);
+}
+
+/// The database counts what it refuses, because a sequence is not rolled back.
+const REFUSE_ALL: &str = "
+    CREATE SEQUENCE refusals;
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM nextval('refusals'); RAISE EXCEPTION 'a rule of the user'; END $$;
+    CREATE TRIGGER refuse BEFORE UPDATE ON apalis.jobs FOR EACH ROW
+    WHEN (NEW.status = 'Pending') EXECUTE FUNCTION refuse()";
+
+/// The cause is hardly one of the jobs, so none is left out for a minute.
+#[tokio::test]
+async fn after_a_time_in_which_no_job_could_be_rescued_all_are_rescued_at_once() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    for n in 0..20 {
+        harness.enqueue(&format!("job {n}"), &[Step::Done]).await;
+    }
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
+    sqlx::raw_sql(REFUSE_ALL).execute(&harness.pool).await.expect("a trigger");
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    harness.wait_until("many rescues are refused", "(SELECT last_value >= 50 FROM refusals)").await;
+    assert_eq!(scripted.runs().len(), 0, "none was rescued");
+    harness.execute("DROP TRIGGER refuse ON apalis.jobs").await;
+    eventually("all run", SOON, async || scripted.runs().len() == 20).await;
+    harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    running.stop().await;
 }
 
 /// A worker that starts during an outage sees old rows of workers that are about to renew their leases.
