@@ -47,18 +47,21 @@ async fn failures_are_retried_with_the_same_id_and_body_and_redirects_are_not_fo
 /// A request whose failure cannot be recorded is a failure all the same: its backoff and its `Retry-After` count.
 #[tokio::test]
 async fn a_failure_that_is_not_recorded_is_retried_no_earlier() {
-    let busy = Reply { header: Some(("Retry-After", "3600")), takes: Duration::from_secs(3), ..Reply::status(503) };
+    let busy = Reply { header: Some(("Retry-After", "3600")), ..Reply::status(503) };
     let receiver = FakeReceiver::start(&[], busy).await;
     let secrets = secret(NEW);
     let variables = variables(&receiver.url, &secrets);
     let system = System::start(&variables).await;
+    system.set_callbacks("pause").await;
     let _worker = system.start_worker(&variables).await;
     system.send_webhook("t").await;
-    receiver.wait_for(1).await;
+    let waits = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND status = 'Pending'";
+    system.wait_for_count(waits, 1).await;
     let pool = system.database.pool().await;
     let mut held = pool.begin().await.unwrap();
     // Callbacks can be read, and not written.
     sqlx::query("LOCK TABLE callbacks IN EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    system.set_callbacks("resume").await;
     let retried =
         "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND status = 'Pending' AND failures = 1
                    AND run_at > now() + interval '50 min'";
