@@ -64,11 +64,19 @@ pub(crate) struct Cleaner {
 
 /// The deletion of expired jobs over several passes.
 struct JobDeletion {
-    /// The id after which the next pass begins. Empty, unless the last pass skipped too many jobs.
+    /// The id after which the next pass begins. Empty, unless the last pass ended at a job that it could not delete.
     after: String,
     /// The jobs that this pass has deleted.
     deleted: i64,
     refused: RefusedJobs,
+}
+
+/// How a deletion without an error ended.
+enum Deletion {
+    /// At the last job, or at `stop`.
+    Ended,
+    /// Another process deletes.
+    InAnotherProcess,
 }
 
 impl Cleaner {
@@ -86,30 +94,24 @@ impl Cleaner {
         }
     }
 
-    /// Deletes everything that has expired, and sums the hours. A part that fails keeps no other from running.
+    /// Deletes everything that has expired, and sums the hours, until `stop`. A part that fails keeps no other from running.
     async fn clean(&self, jobs: &mut JobDeletion) {
         jobs.deleted = 0;
         let deletion = self.delete_expired(jobs).await;
-        if self.stop.is_cancelled() {
-            return;
+        // Two processes can sum the same hours, but the second one does so for nothing.
+        let is_only = !matches!(deletion, Ok(Deletion::InAnotherProcess));
+        log_failure("delete expired jobs", deletion.map(|_| ()));
+        if jobs.deleted > 0 {
+            tracing::info!(jobs = jobs.deleted, "deleted expired jobs");
         }
-        let hours = self.roll_up().await;
-        let replays = self.delete_ended_replays().await;
-        let workers = store::leases::delete_dead_workers(&self.pool, self.retention.done).await;
-        let deleted_workers = *workers.as_ref().unwrap_or(&0);
-        if jobs.deleted > 0 || deleted_workers > 0 {
-            tracing::info!(jobs = jobs.deleted, workers = deleted_workers, "deleted expired jobs and worker rows");
+        if is_only && !self.stop.is_cancelled() {
+            log_failure("sum the counts of each hour", self.roll_up().await);
         }
-        let parts = [
-            ("delete expired jobs", deletion),
-            ("sum the counts of each hour", hours),
-            ("delete expired replays", replays),
-            ("delete rows of dead workers", workers.map(|_| ())),
-        ];
-        for (part, result) in parts {
-            if let Err(error) = result {
-                tracing::warn!(part, error = causes(&error), "a part of the cleaning failed; retrying later");
-            }
+        if !self.stop.is_cancelled() {
+            log_failure("delete expired replays", self.delete_ended_replays().await);
+        }
+        if !self.stop.is_cancelled() {
+            log_failure("delete rows of dead workers", self.delete_dead_workers().await);
         }
     }
 
@@ -124,6 +126,9 @@ impl Cleaner {
     /// Sums the hours that are over, and deletes minutes that are older than 14 days and hours older than 400 days.
     async fn roll_up(&self) -> sqlx::Result<()> {
         for queue in store::hours::queues(repeatable(&self.pool)).await? {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
             while store::hours::sum(repeatable(&self.pool), &queue, HOURS).await? > 0 && self.pause().await {}
             while store::hours::delete_old_minutes(repeatable(&self.pool), &queue, COUNTS).await? && self.pause().await
             {
@@ -144,6 +149,15 @@ impl Cleaner {
         Ok(())
     }
 
+    /// Deletes the rows of workers that died longer ago than finished jobs are kept.
+    async fn delete_dead_workers(&self) -> sqlx::Result<()> {
+        let workers = store::leases::delete_dead_workers(&self.pool, self.retention.done).await?;
+        if workers > 0 {
+            tracing::info!(workers, "deleted rows of dead workers");
+        }
+        Ok(())
+    }
+
     /// Waits between two batches. Returns `false` if this process stops.
     async fn pause(&self) -> bool {
         tokio::select! { () = tokio::time::sleep(PAUSE) => true, () = self.stop.cancelled() => false }
@@ -151,7 +165,12 @@ impl Cleaner {
 
     /// Deletes expired jobs. If the database refuses a batch, smaller ones follow, down to the single job that it refuses, which
     /// is skipped until the next pass.
-    async fn delete_expired(&self, jobs: &mut JobDeletion) -> sqlx::Result<()> {
+    ///
+    /// # Errors
+    /// When the database cannot delete now. Also when the deletion of a single job reaches its time limit or is the victim of a
+    /// deadlock: mostly the table is locked, as by `CREATE INDEX`, and every other job would take as long. The next pass begins
+    /// after that job, because a slow trigger may be the cause.
+    async fn delete_expired(&self, jobs: &mut JobDeletion) -> sqlx::Result<Deletion> {
         let Retention { done, dead, .. } = self.retention;
         let now = SystemTime::now();
         // A job is no older than its id, so recent ids are skipped. Ids that are no ULIDs, or come from a wrong clock,
@@ -166,7 +185,7 @@ impl Cleaner {
             while after < before {
                 let step = store::delete_expired(&self.pool, &after, &before, size, done, dead);
                 match with_time_limit(step).await {
-                    Ok(None) => return Ok(()),
+                    Ok(None) => return Ok(Deletion::InAnotherProcess),
                     Ok(Some(step)) => {
                         jobs.deleted += step.forgotten;
                         after = step.upto;
@@ -178,6 +197,10 @@ impl Cleaner {
                     Err(error) => {
                         let next = store::next_id(&self.pool, &after, &before).await?;
                         after = next.unwrap_or_else(|| before.clone());
+                        if is_without_effect(&error) {
+                            jobs.after = after;
+                            return Err(error);
+                        }
                         jobs.refused.log(&after, &error);
                         refused += 1;
                         if refused == MOST_REFUSED {
@@ -187,11 +210,18 @@ impl Cleaner {
                     }
                 }
                 if !self.pause().await {
-                    return Ok(());
+                    return Ok(Deletion::Ended);
                 }
             }
         }
-        Ok(())
+        Ok(Deletion::Ended)
+    }
+}
+
+/// Logs that a part of a pass has failed.
+fn log_failure(part: &str, result: sqlx::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(part, error = causes(&error), "a part of the cleaning failed; retrying later");
     }
 }
 
