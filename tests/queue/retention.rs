@@ -172,15 +172,16 @@ async fn replays_are_deleted_with_their_jobs_long_after_their_end() {
     harness.wait_until("the others keep their jobs", "(SELECT count(*) FROM replayed_jobs) = 12").await;
 }
 
-/// The server's clock was ahead when an hour was summed.
+/// The server's clock was ahead when the present hour and a later one were summed.
 #[tokio::test]
-async fn an_hour_of_a_later_time_keeps_no_other_hour_from_being_summed() {
+async fn an_hour_that_was_summed_too_early_keeps_no_other_hour_from_being_summed() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.execute(MINUTES).await;
-    let later = "INSERT INTO queue_hours (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued,
+    let early = "INSERT INTO queue_hours (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued,
                                           fenced, run_us, waits, runs)
-                 VALUES ('q', date_trunc('hour', now(), 'UTC') + interval '5 hours', 1, 1, 1, 0, 0, 0, 0, 0, 0, 10, '{1,0}', '{1,0}')";
-    harness.execute(later).await;
+                 SELECT 'q', date_trunc('hour', now(), 'UTC') + ahead, 1, 1, 1, 0, 0, 0, 0, 0, 0, 10, '{1,0}', '{1,0}'
+                 FROM (VALUES (interval '0 hours'), ('5 hours')) AS hours (ahead)";
+    harness.execute(early).await;
     let running = harness.start_worker(&scripted, OFTEN);
     let summed = "(SELECT count(*) = 2 FROM queue_hours WHERE queue = 'q' AND hour < now() AND enqueued IN (360, 3))";
     harness.wait_until("both hours are summed", summed).await;

@@ -26,15 +26,16 @@ pub(crate) async fn queues(executor: impl PgExecutor<'_>) -> Result<Vec<String>>
 /// Sums the next finished hours of a queue, of at most `limit` hours from the first one. Returns how many had counts.
 ///
 /// An hour is finished ten minutes after its end, because processes add their counts to the present minute. Two sessions
-/// that sum the same hour get the same sums, and one of them writes them. An hour of a later time was summed before the
-/// server's clock went back, and does not keep the hours before it from being summed.
+/// that sum the same hour get the same sums, and one of them writes them. An unfinished hour may have been summed before the
+/// server's clock went back. It keeps no hour before it from being summed.
 pub(crate) async fn sum(executor: impl PgExecutor<'_>, queue: &str, limit: i32) -> Result<i64> {
     sqlx::query_scalar!(
         r#"WITH next AS (
                SELECT date_trunc('hour', min(minute), 'UTC') AS hour FROM queue_minutes
                WHERE queue = $1
                  AND minute >= coalesce((SELECT max(hour) + interval '1 hour' FROM queue_hours
-                                      WHERE queue = $1 AND hour <= now()), '-infinity')
+                                         WHERE queue = $1
+                                           AND hour < date_trunc('hour', now() - interval '10 minutes', 'UTC')), '-infinity')
            ), finished AS (
                SELECT *, date_trunc('hour', minute, 'UTC') AS hour FROM queue_minutes
                WHERE queue = $1 AND minute >= (SELECT hour FROM next)

@@ -20,15 +20,16 @@ pub(crate) struct PointRow {
 }
 
 /// Reads the last `count` steps of `step` seconds of a queue, oldest first, also those in which nothing happened. Steps of
-/// whole hours are read from `queue_hours` as far as these are summed, because 14 days of five processes are 100,000
-/// minutes, which take 557 ms.
+/// whole hours are read from `queue_hours` as far as these are finished and summed, because 14 days of five processes are
+/// 100,000 minutes, which take 557 ms.
 pub(crate) async fn points(pool: &Pool, queue: &str, step: u32, count: u32) -> Result<Vec<PointRow>> {
     sqlx::query_as!(
         PointRow,
         r#"WITH frame AS (
                SELECT date_bin(make_interval(secs => $2::float8), now(), 'epoch') - make_interval(secs => $2::float8 * ($3::float8 - 1)) AS start
            ), summed AS (
-               SELECT CASE WHEN $2::float8 >= 3600 THEN (SELECT max(hour) + interval '1 hour' FROM queue_hours WHERE queue = $1 AND hour <= now()) END AS upto
+               SELECT CASE WHEN $2::float8 >= 3600 THEN (SELECT max(hour) + interval '1 hour' FROM queue_hours
+                                                            WHERE queue = $1 AND hour < date_trunc('hour', now() - interval '10 minutes', 'UTC')) END AS upto
            ), counts AS (
                SELECT hour AS minute, enqueued, retried, snoozed, started, done, dead, cancelled, waits
                FROM frame, summed, queue_hours WHERE queue = $1 AND hour >= frame.start AND hour < summed.upto
