@@ -212,7 +212,11 @@ impl Claimer {
             let rest = wanted - jobs.len();
             let marks = self.signal.low_water.get();
             let limit = i64::try_from(rest).unwrap_or(i64::MAX);
+            let started = Instant::now();
             let found = sql::claim(&self.pool, &self.worker, self.queue, marks, limit).await?;
+            if let Some(keyed) = &mut self.keyed {
+                keyed.record_due_claim(started.elapsed());
+            }
             let due = found.iter().map(|job| (job.priority, job.due));
             self.signal.low_water.claimed(marks, due, found.len() == rest);
             jobs.extend(found);

@@ -2,7 +2,9 @@
 //!
 //! A claim walks over the keys that have waiting jobs and gives each an equal share of the free slots. What is left goes
 //! to the jobs that are due longest. The walk stops after some keys, and the next claim goes on from there. So a key gets
-//! its first job within two claims if no more than [`MAX_KEYS`] have waiting jobs.
+//! its first job within two claims of a worker if no more than [`MAX_KEYS`] have waiting jobs, and within three if jobs
+//! without a key have a turn in between. There are no shares while walks are slow, or while
+//! [refused jobs](super::refused) are left out.
 //!
 //! A limit counts the running jobs of a key. It keeps no counter that a crash could leave wrong.
 
@@ -16,7 +18,7 @@ use super::{
     fair_key::FairKey,
     low_water::place,
     store::claim::{self, Claimed, DueKey, Share},
-    write_results::is_without_effect,
+    write_results::{is_cancelled, is_without_effect},
 };
 use runtime::{
     db::Pool,
@@ -43,61 +45,81 @@ pub(crate) struct Sharing {
 /// that jobs without a key also start. It delays the first job of a key by one claim.
 const FULL_CLAIMS: u32 = 7;
 
-/// A claim by keys that takes longer is slow. While an old snapshot keeps dead entries, it reads those of all its keys.
+/// A faster walk is never slow. While an old snapshot keeps dead entries, a walk reads those of all its keys.
 /// [Low-water marks](super::low_water) cannot help, because the jobs of one key may be due long before those of another.
-const SLOW_CLAIM: Duration = Duration::from_millis(100);
-/// So many slow claims in a row begin a pause. Fewer may have another cause, such as a new session.
-const SLOW_CLAIMS: u32 = 4;
-/// A claim that takes longer than this begins a pause at once.
-const VERY_SLOW_CLAIM: Duration = Duration::from_secs(1);
-/// A pause takes this many times as long as the slow claim, so that slow claims use a twentieth of the time.
+const SLOW_WALK: Duration = Duration::from_millis(100);
+/// A slow walk takes this many times as long as claims by due time, which begin at the marks. If the database or the
+/// network is slow, both are. Without dead entries, a walk over all keys of one priority takes about 5 times as long.
+const SLOW_FACTOR: u32 = 20;
+/// So many slow walks in a row begin a pause. Fewer may have another cause, such as a new session.
+const SLOW_WALKS: u32 = 4;
+/// After a slow walk that takes longer than this, the rest of the time limit is for the claim by due time.
+const VERY_SLOW_WALK: Duration = Duration::from_secs(1);
+/// A pause takes this many times as long as a slow walk, so that slow walks use a twentieth of the time.
 const PAUSE_FACTOR: u32 = 19;
-/// The longest pause. A claim may also be slow because the database hung.
+/// The longest pause, which also follows a claim by keys that the server has ended at its time limit.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Pauses claims by keys while they are slow.
+/// Pauses claims by keys while their walks are slow.
 #[derive(Debug, Default)]
 struct KeyPause {
-    /// When the claim by keys began that has not ended.
-    began: Option<Instant>,
-    /// How many claims by keys in a row were slow.
-    slow_claims: u32,
+    /// Whether a claim by keys has begun and has not ended.
+    is_open: bool,
+    /// How long claims by due time take: the newest one, or more if one before took much longer.
+    due_claim: Option<Duration>,
+    /// How many walks in a row were slow.
+    slow_walks: u32,
+    /// How long the last walk took.
+    last_walk: Duration,
     until: Option<Instant>,
 }
 
 impl KeyPause {
-    /// Whether the claim that begins now goes by keys. If the last one by keys has not ended, its time limit has ended it.
+    /// Whether the claim that begins now goes by keys. If its time limit has ended the last one by keys, it does not: jobs
+    /// are claimed although claims by keys hang.
     fn begin(&mut self, now: Instant) -> bool {
-        self.end(now);
-        let is_over = self.until.is_none_or(|until| now >= until);
-        self.began = is_over.then_some(now);
-        is_over
+        let has_ended = !std::mem::take(&mut self.is_open);
+        self.is_open = has_ended && self.until.is_none_or(|until| now >= until);
+        self.is_open
     }
 
-    /// Ends the claim by keys. Returns the length of the pause that begins now.
-    fn end(&mut self, now: Instant) -> Option<Duration> {
-        let took = now.saturating_duration_since(self.began.take()?);
-        if took <= SLOW_CLAIM {
-            self.slow_claims = 0;
+    /// Ends the claim by keys.
+    fn end(&mut self) {
+        self.is_open = false;
+    }
+
+    /// Records how long a claim by due time took.
+    fn record_due_claim(&mut self, took: Duration) {
+        self.due_claim = Some(took.max(self.due_claim.unwrap_or_default() * 7 / 8));
+    }
+
+    /// Whether a walk is slow that takes so long.
+    fn is_slow(&self, took: Duration) -> bool {
+        took > SLOW_WALK && self.due_claim.is_some_and(|due_claim| took > due_claim.saturating_mul(SLOW_FACTOR))
+    }
+
+    /// Records how long a walk took. Returns the length of the pause that begins now. It depends on the faster one of the
+    /// last two walks, because a walk may also take long while the database hangs.
+    fn record_walk(&mut self, took: Duration, now: Instant) -> Option<Duration> {
+        let faster = took.min(std::mem::replace(&mut self.last_walk, took));
+        if !self.is_slow(took) {
+            self.slow_walks = 0;
             return None;
         }
-        self.slow_claims = self.slow_claims.saturating_add(1);
-        if self.slow_claims < SLOW_CLAIMS && took <= VERY_SLOW_CLAIM {
+        self.slow_walks = self.slow_walks.saturating_add(1);
+        if self.slow_walks < SLOW_WALKS {
             return None;
         }
-        let pause = took.saturating_mul(PAUSE_FACTOR).min(LONGEST_PAUSE);
+        let pause = faster.saturating_mul(PAUSE_FACTOR).min(LONGEST_PAUSE);
         self.until = Some(now + pause);
         Some(pause)
     }
 
-    /// Ends the claim by keys after an error that says nothing about its cost.
-    fn cancel(&mut self) {
-        self.began = None;
-    }
-
-    /// Whether the claim by keys has already taken so long that a pause will follow.
-    fn is_due(&self, now: Instant) -> bool {
-        self.began.is_some_and(|began| now.saturating_duration_since(began) > VERY_SLOW_CLAIM)
+    /// Begins the longest pause, after a claim by keys that the server has ended. Returns its length.
+    fn record_cancelled_claim(&mut self, now: Instant) -> Duration {
+        self.slow_walks = self.slow_walks.saturating_add(1);
+        self.until = Some(now + LONGEST_PAUSE);
+        LONGEST_PAUSE
     }
 }
 
@@ -135,7 +157,7 @@ impl KeyedClaims {
     }
 
     /// Claims up to `slots` jobs by keys. Without a limit, it may claim fewer than are due: the caller claims the rest by
-    /// due time. It claims none while claims by keys are slow.
+    /// due time. It claims none while walks are slow.
     pub(crate) async fn claim(
         &mut self,
         pool: &Pool,
@@ -151,19 +173,30 @@ impl KeyedClaims {
             return Ok(Vec::new());
         }
         let claimed = self.claim_by_keys(pool, worker, queue, slots, full_claims).await;
-        // At the server's time limit the statement has changed nothing: the jobs are claimed by due time.
-        let is_cancelled = claimed.as_ref().is_err_and(is_without_effect);
-        if claimed.is_err() && !is_cancelled {
-            self.pause.cancel();
-            return claimed;
+        self.pause.end();
+        match claimed {
+            // The statement has changed nothing: the jobs are claimed by due time.
+            Err(error) if is_without_effect(&error) => {
+                if is_cancelled(&error) {
+                    let pause = self.pause.record_cancelled_claim(Instant::now());
+                    self.log_pause(queue, pause);
+                }
+                Ok(Vec::new())
+            }
+            claimed => claimed,
         }
-        if let Some(pause) = self.pause.end(Instant::now())
-            && is_logged(self.pause.slow_claims)
-        {
-            let slow_claims = self.pause.slow_claims;
-            tracing::warn!(queue, slow_claims, ?pause, "claims by keys are slow; meanwhile claiming by due time alone");
+    }
+
+    /// Records how long a claim by due time took, with which walks are compared.
+    pub(crate) fn record_due_claim(&mut self, took: Duration) {
+        self.pause.record_due_claim(took);
+    }
+
+    fn log_pause(&self, queue: &str, pause: Duration) {
+        let slow_walks = self.pause.slow_walks;
+        if is_logged(slow_walks) {
+            tracing::warn!(queue, slow_walks, ?pause, "claims by keys are slow; meanwhile claiming by due time alone");
         }
-        if is_cancelled { Ok(Vec::new()) } else { claimed }
     }
 
     /// Claims up to `slots` jobs by keys, after this many claims in a row that filled all slots.
@@ -176,10 +209,16 @@ impl KeyedClaims {
         full_claims: u32,
     ) -> sqlx::Result<Vec<Claimed>> {
         let most = slots.clamp(MIN_KEYS, MAX_KEYS);
+        let started = Instant::now();
         let mut keys = claim::find_keys(pool, queue, self.after, most as i64, self.is_limited()).await?;
-        // The rest of the time limit is for the claim by due time.
-        if !self.is_limited() && self.pause.is_due(Instant::now()) {
-            return Ok(Vec::new());
+        let took = started.elapsed();
+        if !self.is_limited() {
+            if let Some(pause) = self.pause.record_walk(took, Instant::now()) {
+                self.log_pause(queue, pause);
+            }
+            if took > VERY_SLOW_WALK && self.pause.is_slow(took) {
+                return Ok(Vec::new());
+            }
         }
         keys.sort_unstable_by_key(|key| (Reverse(key.priority), key.key));
         let walked = |level: usize| keys.iter().filter(move |key| place(key.priority) == level);
@@ -287,29 +326,47 @@ mod tests {
     }
 
     #[test]
-    fn slow_claims_by_keys_are_followed_by_a_pause() {
-        let start = Instant::now();
-        let at = |millis| start + Duration::from_millis(millis);
+    fn slow_walks_are_followed_by_a_pause() {
+        let (start, millis) = (Instant::now(), Duration::from_millis);
+        let at = |time| start + millis(time);
         let mut pause = KeyPause::default();
-        // The fourth claim is fast, so the row begins again.
-        for (began, ended) in [(0, 200), (200, 400), (400, 600), (600, 610), (700, 900), (900, 1100), (1100, 1300)] {
-            assert!(pause.begin(at(began)), "{began}");
-            assert_eq!(pause.end(at(ended)), None, "{ended}");
+        for time in 0..9 {
+            assert_eq!(pause.record_walk(millis(5000), at(time)), None, "no claim by due time to compare with");
         }
-        assert!(pause.begin(at(1300)));
-        assert_eq!(pause.end(at(1500)), Some(Duration::from_millis(3800)), "the fourth in a row");
-        assert!(!pause.begin(at(5299)));
-        assert!(pause.begin(at(5300)));
-        assert_eq!(pause.end(at(5500)), Some(Duration::from_millis(3800)), "the row goes on");
-        assert!(pause.begin(at(9300)));
-        assert_eq!(pause.end(at(9350)), None);
-        assert!(pause.begin(at(9350)), "a fast claim ends the row");
-        pause.cancel();
-        assert!(pause.begin(at(20_000)), "an error of another kind begins no pause");
-        assert!(!pause.is_due(at(20_900)) && pause.is_due(at(21_100)));
-        assert!(!pause.begin(at(26_000)), "its time limit has ended the claim");
-        assert!(!pause.begin(at(85_999)));
-        assert!(pause.begin(at(86_000)), "the longest pause is over");
+        pause.record_due_claim(millis(5));
+        // The fourth walk is fast, so the row begins again.
+        for took in [200, 200, 200, 10, 200, 200, 200] {
+            assert!(pause.begin(at(100)), "{took}");
+            assert_eq!(pause.record_walk(millis(took), at(100)), None, "{took}");
+            pause.end();
+        }
+        assert_eq!(pause.record_walk(millis(5000), at(100)), Some(millis(3800)), "the fourth in a row is a stall");
+        assert!(!pause.begin(at(3899)));
+        assert!(pause.begin(at(3900)));
+        assert_eq!(pause.record_walk(millis(150), at(4000)), Some(millis(2850)), "the row goes on");
+        pause.end();
+        assert!(pause.begin(at(6850)));
+        assert_eq!(pause.record_walk(millis(50), at(6900)), None, "a fast walk ends the row");
+        pause.record_due_claim(millis(20));
+        for time in 0..9 {
+            assert_eq!(pause.record_walk(millis(400), at(6900 + time)), None, "claims by due time are slow as well");
+        }
+        assert!(!pause.begin(at(7000)), "its time limit has ended the claim");
+        assert!(pause.begin(at(7001)), "once");
+        pause.end();
+        assert_eq!(pause.record_cancelled_claim(at(8000)), LONGEST_PAUSE);
+        assert!(!pause.begin(at(67_999)));
+        assert!(pause.begin(at(68_000)), "the longest pause is over");
+    }
+
+    #[test]
+    fn a_slow_claim_by_due_time_counts_for_some_claims() {
+        let (millis, mut pause) = (Duration::from_millis, KeyPause::default());
+        for took in [80, 1, 1] {
+            pause.record_due_claim(millis(took));
+        }
+        assert_eq!(pause.due_claim, Some(Duration::from_micros(61_250)));
+        assert!(!pause.is_slow(millis(1225)) && pause.is_slow(millis(1226)));
     }
 
     #[test]

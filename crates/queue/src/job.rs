@@ -82,7 +82,9 @@ pub struct Policy {
     /// Jobs of this kind that run at once in one worker process.
     pub concurrency: usize,
     /// Shares the slots among the [keys](crate::NewJob::fair_key) of waiting jobs, so that the backlog of one key delays the
-    /// first job of another by at most two claims. Each claim takes one more statement.
+    /// first job of another by two or three claims if at most 128 keys have waiting jobs. Each claim takes one more
+    /// statement. Jobs are claimed by due time alone while that statement is slow, as under an old snapshot, and while the
+    /// database refuses to change waiting jobs.
     pub fair: bool,
     /// Jobs of one [key](crate::NewJob::fair_key) that run at once in all worker processes; `None` for no limit. Jobs
     /// without a key are not limited. All workers must have the same limit.

@@ -113,3 +113,8 @@ pub(crate) fn is_without_effect(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| ["57014", "55P03", "40P01"].contains(&&*code))
 }
+
+/// Whether the server has cancelled the statement, as at its time limit.
+pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57014")
+}
