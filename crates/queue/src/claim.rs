@@ -26,7 +26,7 @@ use super::{
 };
 use runtime::{
     db::Pool,
-    error::{causes, is_logged},
+    error::{causes, is_logged, is_rolled_back},
     executor::repeatable,
     telemetry::traces::span::{self, Span},
     time_limit::with_time_limit,
@@ -75,6 +75,8 @@ impl Claimer {
     /// Claims until `stop`. A claim under way is never abandoned, because its rows would stay Running without a runner.
     pub(crate) async fn run(mut self) {
         let mut failures = 0;
+        // Whether a claim since the last success may have been executed although it failed.
+        let mut is_in_doubt = false;
         let mut lost_claims_until: Option<Instant> = None;
         let mut not_given_back = RefusedJobs::new("give back");
         let mut next_keys = Instant::now();
@@ -100,6 +102,7 @@ impl Claimer {
             let claimed = with_time_limit(self.claim(wanted, &mut jobs)).await;
             if let Err(error) = &claimed {
                 failures += 1;
+                is_in_doubt |= !is_rolled_back(error);
                 counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
                 self.status.claim_failed(self.queue, error);
                 if is_logged(failures) {
@@ -113,13 +116,13 @@ impl Claimer {
             } else {
                 self.status.claimed(self.queue);
             }
-            if failures > 0 {
-                // A claim that failed may have lost only its response. One that hung may even be executed only now,
+            if is_in_doubt {
+                // A claim with an unknown outcome may have lost only its response. One that hung may even be executed only now,
                 // after the database has recovered.
                 lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
             }
             if claimed.is_ok() {
-                failures = 0;
+                (failures, is_in_doubt) = (0, false);
             }
             let found = jobs.len();
             if let Some(started) = started.filter(|_| found > 0) {
@@ -140,7 +143,7 @@ impl Claimer {
                 }
             }
         }
-        if failures > 0 {
+        if is_in_doubt {
             lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
         }
         let is_requested = self.signal.take_lost_claim_check();
