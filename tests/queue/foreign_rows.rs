@@ -73,6 +73,27 @@ async fn a_job_that_cannot_be_claimed_delays_no_other() {
     }
 }
 
+/// More jobs than a claim in parts looks at are refused, and they are due first.
+#[tokio::test]
+async fn jobs_behind_refused_ones_are_claimed() {
+    for concurrency in [10, 1] {
+        let harness = QueueHarness::start().await;
+        let scripted = ScriptedJobs::new(Policy { concurrency, ..quick_policy() });
+        for n in 0..120 {
+            harness.enqueue(&format!("head {n}"), &[Step::Done]).await;
+        }
+        for n in 0..20 {
+            harness.enqueue(&format!("job {n}"), &[Step::Done]).await;
+        }
+        refuse(&harness, "Running", "head [0-9]+").await;
+        let running = harness.start_worker(&scripted, FAST);
+        let others = "(SELECT count(*) = 20 FROM apalis.jobs WHERE status = 'Done')";
+        harness.wait_until("the others are done", others).await;
+        assert_eq!(scripted.runs().len(), 20);
+        running.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_job_that_cannot_be_rescued_delays_no_other() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));

@@ -48,6 +48,10 @@ const ADD_KEYS_EVERY: Duration = Duration::from_secs(5);
 const PARTS_LIMIT: Duration = Duration::from_secs(2);
 /// The fewest due jobs that a claim in parts looks at, if there are so many: the first ones may all be refused.
 const MIN_DUE: usize = 100;
+/// After so many refused jobs without a claimed one, a claim in parts tries jobs of the whole backlog.
+const MAX_REFUSED: usize = 10;
+/// So many claims in a row may find no job although there is a backlog. The next one waits for the signal.
+const MAX_EMPTY_CLAIMS: u32 = 3;
 
 /// Claims the jobs of one queue.
 pub(crate) struct Claimer {
@@ -71,10 +75,31 @@ pub(crate) struct Claimer {
     pub now: CancellationToken,
 }
 
+/// What a claim that left slots free says about the backlog.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    /// More jobs are due that may be claimed.
+    More,
+    Unknown,
+}
+
+/// A claim in parts.
+#[derive(Default)]
+struct Parts {
+    /// The parts to try, the next one last.
+    left: Vec<Vec<String>>,
+    /// The jobs that the database has refused.
+    refused: Vec<(String, sqlx::Error)>,
+    /// The error of the last part that was refused.
+    error: Option<sqlx::Error>,
+    /// Whether a job was claimed.
+    succeeds: bool,
+}
+
 impl Claimer {
     /// Claims until `stop`. A claim under way is never abandoned, because its rows would stay Running without a runner.
     pub(crate) async fn run(mut self) {
-        let mut failures = 0;
+        let (mut failures, mut empty_claims) = (0, 0);
         // Whether a claim since the last success may have been executed although it failed.
         let mut is_in_doubt = false;
         let mut lost_claims_until: Option<Instant> = None;
@@ -117,8 +142,8 @@ impl Claimer {
                 self.status.claimed(self.queue);
             }
             if is_in_doubt {
-                // A claim with an unknown outcome may have lost only its response. One that hung may even be executed only now,
-                // after the database has recovered.
+                // A claim with an unknown outcome may have lost only its response. One that hung may even be executed
+                // only now, after the database has recovered.
                 lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
             }
             if claimed.is_ok() {
@@ -135,7 +160,10 @@ impl Claimer {
                 let _ = self.jobs.send(ClaimedJob { job, slot }).await;
             }
             drop(slots);
-            if found < wanted && self.keyed.as_ref().is_none_or(KeyedClaims::has_found_all) {
+            empty_claims = if found > 0 { 0 } else { empty_claims + 1 };
+            let is_more = matches!(claimed, Ok(Outlook::More)) && empty_claims <= MAX_EMPTY_CLAIMS;
+            if found < wanted && !is_more && self.keyed.as_ref().is_none_or(KeyedClaims::has_found_all) {
+                empty_claims = 0;
                 tokio::select! {
                     () = self.signal.wait(&self.poll_request) => {}
                     () = tokio::time::sleep(LOST_CLAIM_CHECK), if lost_claims_until.is_some() => {}
@@ -156,12 +184,12 @@ impl Claimer {
     ///
     /// If the database refuses a claim because of one row, the jobs are claimed in parts, without those that it refuses.
     /// Not in a queue that limits its keys, whose running jobs must be counted by the statement that claims more.
-    async fn claim(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<()> {
+    async fn claim(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<Outlook> {
         let is_limited = self.keyed.as_ref().is_some_and(KeyedClaims::is_limited);
         if is_limited || self.refused.is_empty() {
             match self.claim_at_once(wanted, jobs).await {
                 Err(error) if !is_limited && may_be_of_one_row(&error) => {}
-                result => return result,
+                result => return result.map(|()| Outlook::Unknown),
             }
         }
         self.claim_in_parts(wanted, jobs).await
@@ -169,41 +197,75 @@ impl Claimer {
 
     /// Claims due jobs in two statements, the second one in parts. While jobs are left out, every claim is like this, and keys
     /// get no shares. The marks stay, because the jobs that are left out are still due.
-    async fn claim_in_parts(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<()> {
+    ///
+    /// If no job can be claimed, the cause is hardly one of the rows: operators see the error, and no job is left out. Then
+    /// the claim ends after some jobs. Before that it tries jobs of the whole backlog, because the first ones may all be
+    /// refused.
+    async fn claim_in_parts(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<Outlook> {
+        // Other workers find the same jobs. Twice as many are read, in case that they claim the first ones.
+        let due = self.find_due(wanted.saturating_mul(2).max(MIN_DUE), &self.refused.ids()).await?;
+        let is_backlog = due.len() >= wanted;
+        let mut parts = Parts { left: self.refused.first_part(due), succeeds: !jobs.is_empty(), ..Parts::default() };
+        self.claim_parts(&mut parts, MAX_REFUSED, wanted, jobs).await?;
+        let is_none_claimed = !parts.succeeds && !parts.refused.is_empty();
+        if is_none_claimed {
+            let mut left_out = self.refused.ids();
+            left_out.extend(parts.refused.iter().map(|(id, _)| id.clone()));
+            parts.left = refused::samples(self.find_due(MAX_JOBS, &left_out).await?);
+            self.claim_parts(&mut parts, usize::MAX, wanted, jobs).await?;
+        }
+        if !parts.succeeds
+            && let Some(error) = parts.refused.pop().map(|(_, error)| error).or(parts.error)
+        {
+            return Err(error);
+        }
+        let is_more = jobs.len() < wanted && (is_backlog || is_none_claimed || !parts.left.is_empty());
+        for (id, error) in parts.refused {
+            counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
+            self.refused.leave_out(id, &error);
+        }
+        Ok(if is_more { Outlook::More } else { Outlook::Unknown })
+    }
+
+    /// Claims the parts that are left, until all slots are used, the time is over, or the database has refused so many jobs and
+    /// has let none be claimed.
+    async fn claim_parts(
+        &self,
+        parts: &mut Parts,
+        max_refused: usize,
+        wanted: usize,
+        jobs: &mut Vec<Claimed>,
+    ) -> sqlx::Result<()> {
         let until = Instant::now() + PARTS_LIMIT;
-        let limit = i64::try_from(wanted.max(MIN_DUE)).unwrap_or(i64::MAX);
-        let marks = self.signal.low_water.get();
-        let due = sql::find_due(&self.pool, self.queue, marks, limit, &self.refused.ids()).await?;
-        let (mut parts, mut failed, mut succeeds) = (self.refused.first_part(due), Vec::new(), !jobs.is_empty());
         while jobs.len() < wanted
+            && (parts.succeeds || parts.refused.len() < max_refused)
             && Instant::now() < until
-            && let Some(mut part) = parts.pop()
+            && let Some(mut part) = parts.left.pop()
         {
             let free = wanted - jobs.len();
             if part.len() > free {
                 let more = part.split_off(free);
-                parts.push(more);
+                parts.left.push(more);
             }
             match sql::claim_some(&self.pool, &self.worker, self.queue, &part).await {
+                // If other workers have claimed them, nothing shows that the database lets jobs be claimed.
                 Ok(found) => {
-                    succeeds = true;
+                    parts.succeeds |= !found.is_empty();
                     jobs.extend(found);
                 }
-                Err(error) if may_be_of_one_row(&error) => {
-                    failed.extend(refused::split(part, &mut parts).map(|id| (id, error)));
-                }
+                Err(error) if may_be_of_one_row(&error) => match refused::split(part, &mut parts.left) {
+                    Some(id) => parts.refused.push((id, error)),
+                    None => parts.error = Some(error),
+                },
                 Err(error) => return Err(error),
             }
         }
-        // If all are refused, the cause is hardly one of the rows: operators see the error, and no job is left out.
-        if !succeeds && let Some((_, error)) = failed.pop() {
-            return Err(error);
-        }
-        for (id, error) in failed {
-            counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
-            self.refused.leave_out(id, &error);
-        }
         Ok(())
+    }
+
+    async fn find_due(&self, limit: usize, left_out: &[String]) -> sqlx::Result<Vec<String>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        sql::find_due(&self.pool, self.queue, self.signal.low_water.get(), limit, left_out).await
     }
 
     /// Claims jobs by keys, if the queue shares its slots by them, and then by due time.

@@ -1,7 +1,10 @@
 //! Jobs whose rows the database refuses to change, such as by a trigger or a constraint that a user has added.
 //!
 //! One such row fails a statement for many jobs. The jobs are then tried in halves, down to the single ones that fail.
-//! These are left out for a while, so that the others are delayed once in that time.
+//! These are left out for a while, at most 1,000 of them, so that the others are delayed once in that time.
+//!
+//! While a job is left out of claims, a queue with fair shares claims by due time alone, and low-water marks stay.
+//! Queues with a limit for each key are not covered: there one refused row fails every claim that includes it.
 
 use std::{
     collections::HashMap,
@@ -10,6 +13,8 @@ use std::{
 
 use runtime::error::causes;
 
+/// The most jobs of [`samples`].
+const SAMPLES: usize = 5;
 /// How long a job is left out before it is tried again.
 const LEFT_OUT: Duration = Duration::from_secs(60);
 /// The most jobs that are left out. Further ones are found again by each statement.
@@ -88,6 +93,14 @@ pub(crate) fn split<T>(mut part: Vec<T>, parts: &mut Vec<Vec<T>>) -> Option<T> {
     None
 }
 
+/// Up to five of these jobs with equal distances, each as one part. The last of all jobs is tried first.
+pub(crate) fn samples(ids: Vec<String>) -> Vec<Vec<String>> {
+    let step = ids.len().div_ceil(SAMPLES).max(1);
+    let mut parts: Vec<Vec<String>> = ids.into_iter().rev().step_by(step).map(|id| vec![id]).collect();
+    parts.reverse();
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +128,21 @@ mod tests {
         assert_eq!(left_out, ["17", "3"]);
         assert_eq!(refused.first_part(all), [others]);
         assert!(refused.first_part(left_out).is_empty());
+    }
+
+    #[test]
+    fn samples_are_of_the_whole_backlog() {
+        let cases: [(usize, &[&str]); 5] = [
+            (0, &[]),
+            (1, &["0"]),
+            (5, &["0", "1", "2", "3", "4"]),
+            (7, &["0", "2", "4", "6"]),
+            (1000, &["199", "399", "599", "799", "999"]),
+        ];
+        for (jobs, expected) in cases {
+            let parts = samples((0..jobs).map(|number| number.to_string()).collect());
+            assert_eq!(parts.concat(), expected, "{jobs} jobs");
+            assert!(parts.iter().all(|part| part.len() == 1));
+        }
     }
 }
