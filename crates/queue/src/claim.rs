@@ -198,9 +198,8 @@ impl Claimer {
     /// Claims due jobs in two statements, the second one in parts. While jobs are left out, every claim is like this, and keys
     /// get no shares. The marks stay, because the jobs that are left out are still due.
     ///
-    /// If no job can be claimed, the cause is hardly one of the rows: operators see the error, and no job is left out. Then
-    /// the claim ends after some jobs. Before that it tries jobs of the whole backlog, because the first ones may all be
-    /// refused.
+    /// If no job can be claimed, the cause is hardly one of the rows: operators see the error, and no job is left out. Before
+    /// that, the claim tries samples of the whole backlog, because its first jobs may all be refused.
     async fn claim_in_parts(&mut self, wanted: usize, jobs: &mut Vec<Claimed>) -> sqlx::Result<Outlook> {
         // Other workers find the same jobs. Twice as many are read, in case that they claim the first ones.
         let due = self.find_due(wanted.saturating_mul(2).max(MIN_DUE), &self.refused.ids()).await?;
@@ -211,7 +210,8 @@ impl Claimer {
         if is_none_claimed {
             let mut left_out = self.refused.ids();
             left_out.extend(parts.refused.iter().map(|(id, _)| id.clone()));
-            parts.left = refused::samples(self.find_due(MAX_JOBS, &left_out).await?);
+            let due = self.find_due(MAX_JOBS, &left_out).await?;
+            parts.left = self.refused.samples(due);
             self.claim_parts(&mut parts, usize::MAX, wanted, jobs).await?;
         }
         if !parts.succeeds

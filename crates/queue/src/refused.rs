@@ -13,7 +13,7 @@ use std::{
 
 use runtime::error::causes;
 
-/// The most jobs of [`samples`].
+/// The most jobs of [`RefusedJobs::samples`].
 const SAMPLES: usize = 5;
 /// How long a job is left out before it is tried again.
 const LEFT_OUT: Duration = Duration::from_secs(60);
@@ -28,13 +28,15 @@ pub(crate) struct RefusedJobs {
     /// What the database refuses, for the log.
     action: &'static str,
     until: HashMap<String, Instant>,
+    /// How many times samples were taken.
+    samples: usize,
     lines: u32,
     lines_since: Instant,
 }
 
 impl RefusedJobs {
     pub(crate) fn new(action: &'static str) -> Self {
-        Self { action, until: HashMap::new(), lines: 0, lines_since: Instant::now() }
+        Self { action, until: HashMap::new(), samples: 0, lines: 0, lines_since: Instant::now() }
     }
 
     /// Whether no job is left out any more.
@@ -53,6 +55,17 @@ impl RefusedJobs {
     pub(crate) fn first_part(&self, mut ids: Vec<String>) -> Vec<Vec<String>> {
         ids.retain(|id| !self.until.contains_key(id));
         if ids.is_empty() { Vec::new() } else { vec![ids] }
+    }
+
+    /// Up to five of these jobs with equal distances, each as one part. The first sample to try is the last job of all; at
+    /// the next call it is the one before, so that every job has its turn.
+    pub(crate) fn samples(&mut self, ids: Vec<String>) -> Vec<Vec<String>> {
+        let step = ids.len().div_ceil(SAMPLES).max(1);
+        let skip = self.samples % step;
+        self.samples = self.samples.wrapping_add(1);
+        let mut parts: Vec<Vec<String>> = ids.into_iter().rev().skip(skip).step_by(step).map(|id| vec![id]).collect();
+        parts.reverse();
+        parts
     }
 
     /// Whether this job is left out.
@@ -93,16 +106,10 @@ pub(crate) fn split<T>(mut part: Vec<T>, parts: &mut Vec<Vec<T>>) -> Option<T> {
     None
 }
 
-/// Up to five of these jobs with equal distances, each as one part. The last of all jobs is tried first.
-pub(crate) fn samples(ids: Vec<String>) -> Vec<Vec<String>> {
-    let step = ids.len().div_ceil(SAMPLES).max(1);
-    let mut parts: Vec<Vec<String>> = ids.into_iter().rev().step_by(step).map(|id| vec![id]).collect();
-    parts.reverse();
-    parts
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -140,9 +147,13 @@ mod tests {
             (1000, &["199", "399", "599", "799", "999"]),
         ];
         for (jobs, expected) in cases {
-            let parts = samples((0..jobs).map(|number| number.to_string()).collect());
+            let mut refused = RefusedJobs::new("claim");
+            let ids: Vec<String> = (0..jobs).map(|number| number.to_string()).collect();
+            let parts = refused.samples(ids.clone());
             assert_eq!(parts.concat(), expected, "{jobs} jobs");
             assert!(parts.iter().all(|part| part.len() == 1));
+            let others = (0..jobs.div_ceil(SAMPLES)).flat_map(|_| refused.samples(ids.clone()));
+            assert_eq!(others.flatten().collect::<HashSet<String>>().len(), jobs, "every job has its turn");
         }
     }
 }
