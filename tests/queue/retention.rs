@@ -177,7 +177,8 @@ async fn replays_are_deleted_with_their_jobs_long_after_their_end() {
 async fn an_hour_that_was_summed_too_early_keeps_no_other_hour_from_being_summed() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.execute(MINUTES).await;
-    let early = "INSERT INTO queue_hours (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued,
+    let early =
+        "INSERT INTO queue_hours (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued,
                                           fenced, run_us, waits, runs)
                  SELECT 'q', date_trunc('hour', now(), 'UTC') + ahead, 1, 1, 1, 0, 0, 0, 0, 0, 0, 10, '{1,0}', '{1,0}'
                  FROM (VALUES (interval '0 hours'), ('5 hours')) AS hours (ahead)";
