@@ -7,13 +7,12 @@ use jobs::{
     bench,
     transactions::{Sender, Transactions},
 };
-use queue::Origin;
 use tokio::{task::JoinSet, time::Instant};
 use uuid::Uuid;
 
 use super::{
     BenchContext,
-    environment::transaction,
+    environment::{ingest, transaction},
     receivers::{HANGS, Receivers},
     report::{Measurement, Target, percentile},
 };
@@ -109,8 +108,7 @@ async fn add(transactions: &Transactions, series: &str, time: Duration) -> Resul
         tokio::time::sleep_until(begun + Duration::from_secs_f64(number as f64 / RATE)).await;
         let new = transaction(format!("{series}-{number}"))?;
         let (transactions, sender) = (transactions.clone(), sender.clone());
-        ingests
-            .spawn(async move { transactions.ingest(new, Origin::default(), Sender::Named(sender)).await.map(drop) });
+        ingests.spawn(async move { ingest(&transactions, new, Sender::Named(sender)).await });
     }
     while let Some(ingested) = ingests.join_next().await {
         ingested??;

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use jobs::{
     app::{self, App},
     bench::{self, Bench},
-    transactions::{NewTransaction, Sender},
+    transactions::{NewTransaction, Sender, Transactions},
 };
 use prove::{
     child::{self, Child},
@@ -165,11 +165,10 @@ impl Environment {
     pub(super) async fn add_due_transactions(&self, count: i64) -> Result<()> {
         let series = uuid::Uuid::now_v7();
         let mut ingests = stream::iter(0..count)
-            .map(|number| {
+            .map(|number| async move {
                 let new = transaction(format!("{series}-{number}"))?;
-                Ok(self.app.transactions.ingest(new, Origin::default(), Sender::Signed))
+                ingest(&self.app.transactions, new, Sender::Signed).await
             })
-            .map(|ingest: Result<_>| async { anyhow::Ok(ingest?.await?) })
             .buffer_unordered(2000);
         while let Some(ingested) = ingests.next().await {
             ingested?;
@@ -191,6 +190,19 @@ impl Environment {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
+    }
+}
+
+/// Records a transaction. While too many callers wait, it comes again when it may, as a sender does after a 503.
+///
+/// # Errors
+/// When it cannot be recorded for another reason.
+pub(super) async fn ingest(transactions: &Transactions, new: NewTransaction, sender: Sender) -> Result<()> {
+    loop {
+        match transactions.ingest(new.clone(), Origin::default(), sender.clone()).await {
+            Err(runtime::error::Error::Overloaded(wait)) => tokio::time::sleep(wait).await,
+            ingested => return Ok(ingested.map(drop)?),
+        }
     }
 }
 

@@ -133,7 +133,11 @@ impl Heartbeat {
         {
             match within(limit, sql::rescue_some(on_session(connection, &self.database), silent, &part)).await {
                 Ok(queues) => {
-                    succeeds |= !queues.is_empty();
+                    if !succeeds && !queues.is_empty() {
+                        succeeds = true;
+                        // What refused the jobs before may have refused all, and has just ended: each gets another try.
+                        parts.extend(refusals.drain(..).filter_map(|(job, _)| job).map(|id| vec![id]));
+                    }
                     rescued.extend(queues);
                 }
                 Err(error) if may_be_of_one_row(&error) => {
