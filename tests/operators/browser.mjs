@@ -44,9 +44,20 @@ async function check(page, mode, name) {
   if (!mode.scripts) await page.setJavaScriptEnabled(false);
 }
 
+// The page may replace its content between the search for an element and the click, which then has not happened.
+async function click(page, selector) {
+  for (;;) {
+    try {
+      return await page.click(selector);
+    } catch (error) {
+      if (!String(error).includes("detached")) throw error;
+    }
+  }
+}
+
 // Clicks what leads to another page, and waits for it.
 async function follow(page, selector) {
-  await Promise.all([page.waitForNavigation(), page.click(selector)]);
+  await Promise.all([page.waitForNavigation(), click(page, selector)]);
 }
 
 async function type(page, selector, text) {

@@ -13,6 +13,11 @@ function showLocalTimes() {
   }
 }
 
+// Whether a button of the mouse, or a finger, is down: what it is about to click must not be replaced.
+let pressed = false;
+addEventListener("pointerdown", () => (pressed = true), true);
+for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => (pressed = false), true);
+
 // A form that the operator is filling in must not be replaced.
 function isBusy() {
   const changed = [...main().querySelectorAll("input, textarea")].some(
@@ -20,7 +25,7 @@ function isBusy() {
   );
   const focus = document.activeElement;
   const typing = main().contains(focus) && focus.matches("input, textarea, button");
-  return changed || typing || String(getSelection()) !== "" || document.querySelector("dialog[open]") !== null;
+  return pressed || changed || typing || String(getSelection()) !== "" || document.querySelector("dialog[open]") !== null;
 }
 
 let selected = -1;
