@@ -96,12 +96,14 @@ pub(crate) async fn program(arguments: Arguments) -> Result<()> {
         Some(Command::Drain { worker, reason }) => {
             let is_known = operator.drain_worker(&worker, &order(&reason)?).await?;
             ensure!(is_known, "there is no worker {worker:?}; `millrace workers` lists them");
-            let info = find(&operator, &worker).await?;
-            print_value(json, &info, || {
-                format!(
+            // A worker without jobs may have stopped by now, and then it has no row.
+            let found = operator.find_worker(&worker).await?;
+            print_value(json, &found, || match &found {
+                Some(info) => format!(
                     "The worker stops claiming with its next heartbeat, and ends when its {} jobs have ended.\n",
                     info.running
-                )
+                ),
+                None => "The worker has stopped.\n".into(),
             })
         }
     }
