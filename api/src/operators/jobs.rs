@@ -134,12 +134,11 @@ impl JobsApi {
         let operator = self.0.read(&caller).await?;
         let opens = payload.0;
         let admin = if matches!(opens, Ok(true)) { Some(caller.require_admin()?) } else { None };
-        // A request that opens nothing has no actor.
-        let actor = if matches!(opens, Ok(false)) { Ok(None) } else { actor.0.map(Some) };
-        let (_, reason, actor) = (opens, reason.0, actor).all_valid()?;
+        // The actor is checked even if nothing is opened: the document says what is valid.
+        let (_, reason, actor) = (opens, reason.0, actor.0).all_valid()?;
         let id = check_name(&id.0, UNKNOWN)?;
-        let job = match admin.zip(actor) {
-            Some((admin, actor)) => {
+        let job = match admin {
+            Some(admin) => {
                 let order = actor.order(&admin, reason.as_deref().unwrap_or(OPENED))?;
                 operator.open(id, &order).await?.map(JobView::opened)
             }
