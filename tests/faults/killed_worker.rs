@@ -7,16 +7,17 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use super::{
-    SOON,
-    clients::{Clients, post_webhooks},
+    QUICK, SOON,
+    clients::{Clients, History, post_webhooks},
     processor::Processor,
     random,
     settlements::{assert_consistent, log_changes, wait_until_settled},
     with_processor,
 };
 use crate::harness::{
-    database, eventually,
-    process::{Api, http_client, start_worker},
+    database::{self, TestDatabase},
+    eventually,
+    process::{Api, Process, http_client, start_worker},
 };
 
 const KILLS: usize = 8;
@@ -68,38 +69,65 @@ async fn killing_workers_loses_nothing_and_repeats_no_effect() {
     );
 }
 
+/// Runs that end only after a minute, held by a worker that is about to be killed.
+struct Held {
+    pool: PgPool,
+    processor: Processor,
+    victim: Process,
+    /// The worker that rescues them.
+    other: Process,
+    history: History,
+    _api: Api,
+    _database: TestDatabase,
+}
+
+impl Held {
+    /// Starts this many runs in a worker with these settings, and then another worker. Later runs end at once.
+    async fn start(runs: usize, settings: &[(&str, &str)]) -> Self {
+        let database = database::fresh().await;
+        let pool = database.pool().await;
+        log_changes(&pool).await;
+        let processor = Processor::start(Duration::from_secs(60)).await;
+        let calls = [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_TIMEOUT_SECONDS", "120")];
+        let variables = [settings, &calls[..]].concat();
+        let api = Api::start(&database.url, &variables).await;
+        let victim = start_worker(&database.url, &variables).await;
+        let ids: Vec<String> = (0..runs).map(|number| format!("txn_{number}")).collect();
+        let history = post_webhooks(&http_client(), &api.url, &ids).await;
+        eventually("the first worker runs them all", SOON, async || processor.calls() == runs).await;
+        let other = start_worker(&database.url, &variables).await;
+        processor.set_delay(Duration::ZERO);
+        Self { pool, processor, victim, other, history, _api: api, _database: database }
+    }
+
+    /// Kills the worker, and returns the time until all run elsewhere.
+    async fn kill(&mut self) -> Duration {
+        let (killed, calls) = (Instant::now(), self.processor.calls());
+        self.victim.signal(Signal::SIGKILL);
+        self.victim.wait_for_exit(SOON).await;
+        eventually("all run elsewhere", SOON, async || self.processor.calls() == 2 * calls).await;
+        killed.elapsed()
+    }
+}
+
 /// The only test with the shipped lease, heartbeat and poll interval. They promise twenty seconds.
 #[tokio::test]
 async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twenty_seconds() {
     const RUNS: usize = 20;
-    let database = database::fresh().await;
-    let pool = database.pool().await;
-    log_changes(&pool).await;
-    let processor = Processor::start(Duration::from_secs(60)).await;
-    let variables = [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_TIMEOUT_SECONDS", "120")];
-    let api = Api::start(&database.url, &variables).await;
-    let mut victim = start_worker(&database.url, &variables).await;
-    let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
-    let history = post_webhooks(&http_client(), &api.url, &ids).await;
-    eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
-    let mut other = start_worker(&database.url, &variables).await;
-    processor.set_delay(Duration::ZERO);
+    let mut held = Held::start(RUNS, &[]).await;
+    let pool = held.pool.clone();
     // The worst moment: right after a heartbeat, when the whole lease is left.
     let seen = "SELECT max(last_seen) FROM apalis.workers WHERE id = (SELECT min(lock_by) FROM apalis.jobs)";
     let last_seen = async || sqlx::query_scalar::<_, OffsetDateTime>(seen).fetch_one(&pool).await.expect("a time");
     let before = last_seen().await;
     eventually("the worker has just renewed its lease", SOON, async || last_seen().await > before).await;
 
-    let killed = Instant::now();
-    victim.signal(Signal::SIGKILL);
-    victim.wait_for_exit(SOON).await;
-    eventually("all run elsewhere", SOON, async || processor.calls() == 2 * RUNS).await;
-    let elsewhere = killed.elapsed();
+    let elsewhere = held.kill().await;
     wait_until_settled(&pool, SOON).await;
-    let settled = assert_consistent(&pool, &history).await;
+    let settled = assert_consistent(&pool, &held.history).await;
     assert!(elsewhere < Duration::from_secs(20), "{elsewhere:?}");
     assert_eq!((settled.claimed_again, settled.crashes), (RUNS as i64, RUNS as i64));
-    assert!(other.is_running());
+    assert!(held.other.is_running());
     println!("shipped settings: {RUNS} jobs of a killed worker run elsewhere after {elsewhere:.1?}; {settled:?}");
 }
 
@@ -107,31 +135,17 @@ async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twen
 #[tokio::test]
 async fn a_lock_on_the_counts_delays_no_rescue() {
     const RUNS: usize = 10;
-    let database = database::fresh().await;
-    let pool = database.pool().await;
-    log_changes(&pool).await;
-    let processor = Processor::start(Duration::from_secs(60)).await;
-    let variables = [&with_processor(&processor.url)[..], &[("PROCESSOR_TIMEOUT_SECONDS", "120")]].concat();
-    let api = Api::start(&database.url, &variables).await;
-    let mut victim = start_worker(&database.url, &variables).await;
-    let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
-    let history = post_webhooks(&http_client(), &api.url, &ids).await;
-    eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
-    let mut other = start_worker(&database.url, &variables).await;
-    processor.set_delay(Duration::ZERO);
+    let mut held = Held::start(RUNS, &QUICK).await;
+    let pool = held.pool.clone();
     let mut lock = pool.begin().await.expect("a transaction");
     sqlx::query("LOCK TABLE queue_minutes IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("a lock");
 
-    let killed = Instant::now();
-    victim.signal(Signal::SIGKILL);
-    victim.wait_for_exit(SOON).await;
-    eventually("all run elsewhere", SOON, async || processor.calls() == 2 * RUNS).await;
-    let elsewhere = killed.elapsed();
+    let elsewhere = held.kill().await;
     lock.rollback().await.expect("no lock");
     wait_until_settled(&pool, SOON).await;
-    let settled = assert_consistent(&pool, &history).await;
+    let settled = assert_consistent(&pool, &held.history).await;
     assert_eq!(settled.crashes, RUNS as i64);
-    assert!(other.is_running());
+    assert!(held.other.is_running());
     println!("counts locked: {RUNS} jobs of a killed worker run elsewhere after {elsewhere:.1?}; {settled:?}");
 }
 

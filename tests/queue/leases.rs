@@ -11,6 +11,14 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(10);
 
+/// A worker without a process holds all jobs, under a lease of 1 s.
+async fn give_all_to_a_dead_worker(harness: &QueueHarness) {
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
+    let insert = "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
+                  VALUES ('dead', 'millrace', 'PostgreSQL', now(), '1 s')";
+    harness.execute(insert).await;
+}
+
 /// Four handlers block the two threads for longer than the lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_that_block_every_thread_lose_no_lease() {
@@ -60,13 +68,7 @@ async fn jobs_of_a_dead_worker_run_elsewhere() {
 async fn a_lock_on_the_counts_delays_no_rescue() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("job", &[Step::Done]).await;
-    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
-    harness
-        .execute(
-            "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
-             VALUES ('dead', 'millrace', 'PostgreSQL', now(), '1 s')",
-        )
-        .await;
+    give_all_to_a_dead_worker(&harness).await;
     let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE queue_minutes IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     // With its lease of 20 s the worker waits 6 s for the server's refusal, which comes after 0.5 s. After a wait that is too
@@ -166,13 +168,7 @@ async fn jobs_whose_worker_has_no_row_run_elsewhere() {
 async fn a_slow_search_for_workers_without_a_row_delays_no_rescue() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("held", &[Step::Done]).await;
-    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
-    harness
-        .execute(
-            "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
-             VALUES ('dead', 'millrace', 'PostgreSQL', now(), '1 s')",
-        )
-        .await;
+    give_all_to_a_dead_worker(&harness).await;
     harness.enqueue("without a name", &[Step::Done]).await;
     harness.execute("UPDATE apalis.jobs SET status = 'Running', attempts = 1 WHERE status = 'Pending'").await;
     let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -163,8 +163,11 @@ async fn replays_are_deleted_with_their_jobs_long_after_their_end() {
     harness.execute(REPLAYS).await;
     let running = harness.start_worker(&scripted, OFTEN);
     harness.wait_until("two replays are deleted", "(SELECT count(*) FROM replays) = 4").await;
-    // Lets the cleaner run several more times.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Another pass of the cleaner has had the chance to delete the others.
+    let expired = "INSERT INTO replays (id, queue, rate, canary, stop_if_dead, max_jobs, state, created_at, ended_at)
+                   VALUES (gen_random_uuid(), 'expired', 1, 0, 1, 1, 'done', now() - interval '60 days', now() - interval '31 days')";
+    harness.execute(expired).await;
+    harness.wait_until("another pass has ended", "NOT EXISTS (SELECT FROM replays WHERE queue = 'expired')").await;
     running.stop().await;
     let left = "SELECT queue FROM replays ORDER BY 1";
     let left: Vec<String> = sqlx::query_scalar(left).fetch_all(&harness.pool).await.unwrap();

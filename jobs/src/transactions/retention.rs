@@ -10,11 +10,21 @@ use runtime::error::Error;
 /// The average time between two runs.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
+/// The number of rows that one step reads.
+pub(crate) const STEP_SIZE: i64 = 5000;
+
 /// The result of one step.
 pub(crate) struct Step<I> {
     /// The last id that was read, where the next step begins; `None` after the last step.
-    pub next: Option<I>,
-    pub deleted: i64,
+    next: Option<I>,
+    deleted: i64,
+}
+
+impl<I> Step<I> {
+    /// A step that read so many rows, up to the id `last`. One that read fewer than [`STEP_SIZE`] was the last.
+    pub(crate) fn new(read: i64, last: Option<I>, deleted: i64) -> Self {
+        Self { next: last.filter(|_| read == STEP_SIZE), deleted }
+    }
 }
 
 /// Deletes rows about once an hour until `stop`: those that are older than the age at which dead letters are deleted.

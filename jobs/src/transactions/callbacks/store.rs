@@ -6,15 +6,16 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{DestinationProblem, MAX_WAITING};
-use crate::transactions::{model::NewTransaction, retention::Step};
+use crate::transactions::{
+    model::NewTransaction,
+    retention::{STEP_SIZE, Step},
+};
 use runtime::{
     db::Pool,
     error::Error,
     executor::{Transaction, repeatable, transactional},
 };
 
-/// The number of rows that one step of the retention reads.
-const STEP_SIZE: i64 = 5000;
 /// The most destinations with a problem that are listed.
 const MAX_PROBLEMS: i64 = 1000;
 /// The most callbacks of one transaction that its timeline shows.
@@ -320,5 +321,5 @@ pub(super) async fn delete_expired(pool: &Pool, after: Uuid, age: Duration) -> R
     )
     .fetch_one(transactional(pool))
     .await?;
-    Ok(Step { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
+    Ok(Step::new(step.read, step.last, step.deleted))
 }

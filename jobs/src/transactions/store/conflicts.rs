@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::transactions::{model::Conflict, retention::Step};
+use crate::transactions::{
+    model::Conflict,
+    retention::{STEP_SIZE, Step},
+};
 use runtime::{
     db::Pool,
     error::Error,
@@ -11,8 +14,6 @@ use runtime::{
 
 /// The number of different payloads that are stored for one id.
 const MAX_PAYLOADS: i64 = 20;
-/// The number of ids that one step of the retention reads.
-const STEP_SIZE: i64 = 5000;
 
 /// Records a batch of conflicts, of any size, with two statements and one commit.
 ///
@@ -86,5 +87,5 @@ pub(crate) async fn delete_expired(pool: &Pool, after: String, age: Duration) ->
     )
     .fetch_one(transactional(pool))
     .await?;
-    Ok(Step { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
+    Ok(Step::new(step.read, step.last, step.deleted))
 }

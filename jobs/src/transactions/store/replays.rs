@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::transactions::retention::Step;
+use crate::transactions::retention::{STEP_SIZE, Step};
 use runtime::{
     db::Pool,
     error::Error,
     executor::{repeatable, transactional},
 };
-
-/// The number of ids that one step of the retention reads.
-const STEP_SIZE: i64 = 5000;
 
 /// Webhooks with a known id and one payload.
 #[derive(Debug)]
@@ -71,5 +68,5 @@ pub(crate) async fn delete_expired(pool: &Pool, after: String, age: Duration) ->
     )
     .fetch_one(transactional(pool))
     .await?;
-    Ok(Step { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
+    Ok(Step::new(step.read, step.last, step.deleted))
 }
