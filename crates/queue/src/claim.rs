@@ -15,7 +15,7 @@ use super::{
     lease::Lease,
     metrics::CLAIM_ERRORS,
     poller::WakeSignal,
-    refused::{self, RefusedJobs},
+    refused::{Parts, RefusedJobs},
     retry::Backoff,
     store::{
         self,
@@ -81,19 +81,6 @@ enum Outlook {
     /// More jobs are due that may be claimed.
     More,
     Unknown,
-}
-
-/// A claim in parts.
-#[derive(Default)]
-struct Parts {
-    /// The parts to try, the next one last.
-    left: Vec<Vec<String>>,
-    /// The jobs that the database has refused.
-    refused: Vec<(String, sqlx::Error)>,
-    /// The error of the last part that was refused.
-    error: Option<sqlx::Error>,
-    /// Whether a job was claimed.
-    succeeds: bool,
 }
 
 impl Claimer {
@@ -204,7 +191,8 @@ impl Claimer {
         // Other workers find the same jobs. Twice as many are read, in case that they claim the first ones.
         let due = self.find_due(wanted.saturating_mul(2).max(MIN_DUE), &self.refused.ids()).await?;
         let is_backlog = due.len() >= wanted;
-        let mut parts = Parts { left: self.refused.first_part(due), succeeds: !jobs.is_empty(), ..Parts::default() };
+        let mut parts = self.refused.parts(due);
+        parts.succeeds = !jobs.is_empty();
         self.claim_parts(&mut parts, MAX_REFUSED, wanted, jobs).await?;
         let is_none_claimed = !parts.succeeds && !parts.refused.is_empty();
         if is_none_claimed {
@@ -214,13 +202,8 @@ impl Claimer {
             parts.left = self.refused.samples(due);
             self.claim_parts(&mut parts, usize::MAX, wanted, jobs).await?;
         }
-        if !parts.succeeds
-            && let Some(error) = parts.refused.pop().map(|(_, error)| error).or(parts.error)
-        {
-            return Err(error);
-        }
         let is_more = jobs.len() < wanted && (is_backlog || is_none_claimed || !parts.left.is_empty());
-        for (id, error) in parts.refused {
+        for (id, error) in parts.into_refused()? {
             counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
             self.refused.leave_out(id, &error);
         }
@@ -231,7 +214,7 @@ impl Claimer {
     /// has let none be claimed.
     async fn claim_parts(
         &self,
-        parts: &mut Parts,
+        parts: &mut Parts<String>,
         max_refused: usize,
         wanted: usize,
         jobs: &mut Vec<Claimed>,
@@ -240,24 +223,13 @@ impl Claimer {
         while jobs.len() < wanted
             && (parts.succeeds || parts.refused.len() < max_refused)
             && Instant::now() < until
-            && let Some(mut part) = parts.left.pop()
+            && let Some(part) = parts.next(wanted - jobs.len())
         {
-            let free = wanted - jobs.len();
-            if part.len() > free {
-                let more = part.split_off(free);
-                parts.left.push(more);
-            }
-            match sql::claim_some(&self.pool, &self.worker, self.queue, &part).await {
+            let found = sql::claim_some(&self.pool, &self.worker, self.queue, &part).await;
+            if let Some(found) = parts.record(part, found)? {
                 // If other workers have claimed them, nothing shows that the database lets jobs be claimed.
-                Ok(found) => {
-                    parts.succeeds |= !found.is_empty();
-                    jobs.extend(found);
-                }
-                Err(error) if may_be_of_one_row(&error) => match refused::split(part, &mut parts.left) {
-                    Some(id) => parts.refused.push((id, error)),
-                    None => parts.error = Some(error),
-                },
-                Err(error) => return Err(error),
+                parts.succeeds |= !found.is_empty();
+                jobs.extend(found);
             }
         }
         Ok(())
@@ -373,27 +345,21 @@ impl Claimer {
             lost.retain(|run| !not_given_back.contains(&run.id));
         }
         let until = Instant::now() + PARTS_LIMIT;
-        let (mut parts, mut jobs) = (if lost.is_empty() { Vec::new() } else { vec![lost] }, 0);
+        let (mut parts, mut jobs) = (Parts::of(lost), 0);
+        // A refused job is left out also if it is the only one. Otherwise each claim would find it again.
+        parts.succeeds = true;
         while Instant::now() < until
-            && let Some(part) = parts.pop()
+            && let Some(part) = parts.next(usize::MAX)
         {
             let (ids, tokens): (Vec<String>, Vec<i32>) = part.iter().map(|run| (run.id.clone(), run.token)).unzip();
-            match store::give_back_lost_claims(&self.pool, &self.worker, &ids, &tokens).await {
-                Ok(given_back) => {
-                    tracing::info!(
-                        queue = self.queue,
-                        jobs = given_back,
-                        "gave back jobs whose claim or result was lost"
-                    );
-                    jobs += given_back;
-                }
-                Err(error) if may_be_of_one_row(&error) => {
-                    if let Some(run) = refused::split(part, &mut parts) {
-                        not_given_back.leave_out(run.id, &error);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
+            let given_back = store::give_back_lost_claims(&self.pool, &self.worker, &ids, &tokens).await;
+            jobs += parts.record(part, given_back)?.unwrap_or(0);
+        }
+        if jobs > 0 {
+            tracing::info!(queue = self.queue, jobs, "gave back jobs whose claim or result was lost");
+        }
+        for (run, error) in parts.into_refused()? {
+            not_given_back.leave_out(run.id, &error);
         }
         Ok(jobs)
     }

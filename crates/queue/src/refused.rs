@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::write_results::may_be_of_one_row;
 use runtime::error::causes;
 
 /// The most jobs of [`RefusedJobs::samples`].
@@ -51,10 +52,10 @@ impl RefusedJobs {
         self.until.keys().cloned().collect()
     }
 
-    /// Removes the jobs that are left out. The rest is the first part to try, if there is one.
-    pub(crate) fn first_part(&self, mut ids: Vec<String>) -> Vec<Vec<String>> {
+    /// These jobs without those that are left out, to be changed in parts.
+    pub(crate) fn parts(&self, mut ids: Vec<String>) -> Parts<String> {
         ids.retain(|id| !self.until.contains_key(id));
-        if ids.is_empty() { Vec::new() } else { vec![ids] }
+        Parts::of(ids)
     }
 
     /// Up to five of these jobs with equal distances, each as one part. The first sample to try is the last job of all; at
@@ -95,15 +96,73 @@ impl RefusedJobs {
     }
 }
 
-/// Adds the halves of a part that the database has refused to the parts to try. Returns a single job.
-pub(crate) fn split<T>(mut part: Vec<T>, parts: &mut Vec<Vec<T>>) -> Option<T> {
-    if part.len() < 2 {
-        return part.pop();
+/// Jobs that are changed in parts: of one that the database refuses, each half is tried, down to single jobs.
+#[derive(Debug)]
+pub(crate) struct Parts<T> {
+    /// The parts to try, the next one last: the jobs keep their order.
+    pub left: Vec<Vec<T>>,
+    /// The single jobs that the database has refused.
+    pub refused: Vec<(T, sqlx::Error)>,
+    /// The error of the last part that was refused.
+    error: Option<sqlx::Error>,
+    /// Whether a job was changed.
+    pub succeeds: bool,
+}
+
+impl<T> Parts<T> {
+    /// All jobs as one part, if there are any.
+    pub(crate) fn of(jobs: Vec<T>) -> Self {
+        let left = if jobs.is_empty() { Vec::new() } else { vec![jobs] };
+        Self { left, refused: Vec::new(), error: None, succeeds: false }
     }
-    let half = part.split_off(part.len() / 2);
-    // The last part is tried first: the jobs keep their order.
-    parts.extend([half, part]);
-    None
+
+    /// Takes the next part, of at most this many jobs.
+    pub(crate) fn next(&mut self, most: usize) -> Option<Vec<T>> {
+        let mut part = self.left.pop()?;
+        if part.len() > most {
+            let more = part.split_off(most);
+            self.left.push(more);
+        }
+        Some(part)
+    }
+
+    /// Records the result of a part. `None` if the database has refused one of its rows.
+    ///
+    /// # Errors
+    /// Returns every other error.
+    pub(crate) fn record<R>(&mut self, part: Vec<T>, result: sqlx::Result<R>) -> sqlx::Result<Option<R>> {
+        match result {
+            Ok(changed) => Ok(Some(changed)),
+            Err(error) if !may_be_of_one_row(&error) => Err(error),
+            Err(error) => {
+                self.refuse(part, error);
+                Ok(None)
+            }
+        }
+    }
+
+    fn refuse(&mut self, mut part: Vec<T>, error: sqlx::Error) {
+        if part.len() < 2 {
+            self.refused.extend(part.pop().map(|job| (job, error)));
+        } else {
+            let half = part.split_off(part.len() / 2);
+            self.left.extend([half, part]);
+            self.error = Some(error);
+        }
+    }
+
+    /// The jobs to leave out.
+    ///
+    /// # Errors
+    /// Returns the last refusal if no job was changed: then the cause is hardly one of the rows.
+    pub(crate) fn into_refused(mut self) -> sqlx::Result<Vec<(T, sqlx::Error)>> {
+        if !self.succeeds
+            && let Some(error) = self.refused.pop().map(|(_, error)| error).or(self.error)
+        {
+            return Err(error);
+        }
+        Ok(self.refused)
+    }
 }
 
 #[cfg(test)]
@@ -117,14 +176,18 @@ mod tests {
         let all: Vec<String> = (0..20).map(|number| number.to_string()).collect();
         let mut refused = RefusedJobs::new("claim");
         assert!(refused.is_empty());
-        let (mut parts, mut changed, mut tries) = (refused.first_part(all.clone()), Vec::new(), 0);
-        while let Some(part) = parts.pop() {
+        let (mut parts, mut changed, mut tries) = (refused.parts(all.clone()), Vec::new(), 0);
+        while let Some(part) = parts.next(15) {
             tries += 1;
             if part.iter().any(|id| id == "3" || id == "17") {
-                split(part, &mut parts).into_iter().for_each(|id| refused.leave_out(id, &sqlx::Error::RowNotFound));
+                parts.refuse(part, sqlx::Error::RowNotFound);
             } else {
                 changed.extend(part);
             }
+        }
+        parts.succeeds = true;
+        for (id, error) in parts.into_refused().expect("jobs were changed") {
+            refused.leave_out(id, &error);
         }
         let others: Vec<String> = all.iter().filter(|id| !["3", "17"].contains(&id.as_str())).cloned().collect();
         assert_eq!(changed, others, "in their order");
@@ -133,8 +196,20 @@ mod tests {
         let mut left_out = refused.ids();
         left_out.sort();
         assert_eq!(left_out, ["17", "3"]);
-        assert_eq!(refused.first_part(all), [others]);
-        assert!(refused.first_part(left_out).is_empty());
+        assert_eq!(refused.parts(all).left, [others]);
+        assert!(refused.parts(left_out).left.is_empty());
+    }
+
+    #[test]
+    fn if_all_are_refused_none_is_left_out() {
+        let mut parts = Parts::of(vec![1, 2]);
+        while let Some(part) = parts.next(2) {
+            parts.refuse(part, sqlx::Error::RowNotFound);
+        }
+        assert_eq!(parts.refused.len(), 2);
+        assert!(parts.into_refused().is_err());
+        let nothing = Parts::<u8>::of(Vec::new()).into_refused();
+        assert!(nothing.is_ok_and(|refused| refused.is_empty()));
     }
 
     #[test]

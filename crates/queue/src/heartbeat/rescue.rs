@@ -13,7 +13,6 @@ use super::{Heartbeat, one_more, within};
 use crate::{
     counts::Event,
     metrics::RESCUED,
-    refused,
     silence::Observer,
     store::{
         self,
@@ -125,36 +124,25 @@ impl Heartbeat {
         let held = within(limit, sql::find_held(on_session(connection, &self.database), silent)).await?;
         // A set gives them a random order. In a fixed one, ten refused jobs at its front would keep all others from being tried.
         let held: HashSet<String> = held.into_iter().collect();
-        let mut parts = lock(&self.refused).first_part(held.into_iter().collect());
-        let (mut refusals, mut jobs, mut succeeds) = (Vec::new(), 0, false);
-        while (succeeds || jobs < MOST_REFUSED)
+        let mut parts = lock(&self.refused).parts(held.into_iter().collect());
+        while (parts.succeeds || parts.refused.len() < MOST_REFUSED)
             && Instant::now() < until
-            && let Some(part) = parts.pop()
+            && let Some(part) = parts.next(usize::MAX)
         {
-            match within(limit, sql::rescue_some(on_session(connection, &self.database), silent, &part)).await {
-                Ok(queues) => {
-                    if !succeeds && !queues.is_empty() {
-                        succeeds = true;
-                        // What refused the jobs before may have refused all, and has just ended: each gets another try.
-                        parts.extend(refusals.drain(..).filter_map(|(job, _)| job).map(|id| vec![id]));
-                    }
-                    rescued.extend(queues);
+            let rescue = sql::rescue_some(on_session(connection, &self.database), silent, &part);
+            let queues = within(limit, rescue).await;
+            if let Some(queues) = parts.record(part, queues)? {
+                if !parts.succeeds && !queues.is_empty() {
+                    parts.succeeds = true;
+                    // What refused the jobs before may have refused all, and has just ended: each gets another try.
+                    let again = parts.refused.drain(..).map(|(id, _)| vec![id]);
+                    parts.left.extend(again);
                 }
-                Err(error) if may_be_of_one_row(&error) => {
-                    let job = refused::split(part, &mut parts);
-                    jobs += usize::from(job.is_some());
-                    refusals.push((job, error));
-                }
-                Err(error) => return Err(error),
+                rescued.extend(queues);
             }
         }
-        if !succeeds && let Some((_, error)) = refusals.pop() {
-            return Err(error);
-        }
-        for (job, error) in refusals {
-            if let Some(id) = job {
-                lock(&self.refused).leave_out(id, &error);
-            }
+        for (id, error) in parts.into_refused()? {
+            lock(&self.refused).leave_out(id, &error);
         }
         Ok(())
     }
