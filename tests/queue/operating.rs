@@ -256,6 +256,8 @@ async fn a_cancelled_job_is_not_a_dead_letter() {
     operator.cancel(&waits, &order()).await.unwrap();
     harness.wait_until("both are cancelled", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Cancelled') = 2").await;
     harness.wait_until("both are counted", "(SELECT cancelled = 2 FROM queues WHERE name = 'scripted')").await;
+    // Results are written independently of each other, so that the first job may die after both cancellations.
+    harness.wait_until("the first is dead", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
     let found = operator.dead("scripted", None).await.unwrap();
     assert_eq!(found.iter().map(|job| &job.id).collect::<Vec<_>>(), [&dead]);
     let filter = Filter { state: Some(State::Cancelled), ..Filter::default() };
