@@ -21,8 +21,13 @@ pub(crate) async fn eventually_or(
     state: impl AsyncFnOnce() -> String,
 ) {
     let begun = Instant::now();
-    while !condition().await {
-        if begun.elapsed() >= deadline {
+    loop {
+        // Read before the condition: on a machine that stalls, one more look begins after the deadline.
+        let is_late = begun.elapsed() >= deadline;
+        if condition().await {
+            return;
+        }
+        if is_late {
             panic!("condition not met within {deadline:?}: {what}{}", state().await);
         }
         tokio::time::sleep(STEP).await;
