@@ -20,18 +20,21 @@ use super::{
     eventually::{eventually, eventually_or},
 };
 
-/// Short durations, so that tests are fast and do not depend on the shipped values. The lease is long, so that no worker
-/// loses it on a busy machine.
+/// Short durations, so that tests are fast and do not depend on the shipped values. The lease is long, so that no
+/// worker loses it on a busy machine. The cleaner has no pass that deletes, because passes come at random times.
 pub(crate) const FAST: Timing = Timing {
     heartbeat: Duration::from_millis(200),
     lease: Duration::from_secs(20),
     rescue: Duration::from_millis(100),
     poll: Duration::from_millis(50),
-    retention: Retention::DEFAULT,
+    retention: Retention { every: Duration::from_secs(365 * 24 * 3600), ..Retention::DEFAULT },
 };
 
 /// For tests in which a lease expires.
 pub(crate) const SHORT_LEASE: Timing = Timing { lease: Duration::from_secs(1), ..FAST };
+
+/// For tests in which live workers watch each other for longer than a lease. A stall of some seconds ends none.
+pub(crate) const WATCHED_LEASE: Timing = Timing { lease: Duration::from_secs(5), ..FAST };
 
 /// The order of an operator.
 pub(crate) fn order() -> Order {
@@ -160,12 +163,12 @@ impl Job for ScriptedJob {
     }
 }
 
-/// Few attempts and short waits.
+/// Few attempts and short waits. The deadline is long, because runs wait for their test, however slow the machine is.
 pub(crate) fn quick_policy() -> Policy {
     Policy {
         attempts: 3,
         backoff: Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(100) },
-        deadline: Duration::from_secs(30),
+        deadline: Duration::from_secs(300),
         concurrency: 10,
         ..Policy::default()
     }
