@@ -43,7 +43,8 @@ async fn wait_until_removed(name: &str) {
     let url = cluster::server().await.url("postgres");
     let mut postgres = PgConnection::connect(&url).await.unwrap();
     let what = format!("{name} is removed");
-    eventually(&what, Duration::from_secs(10), async || !exists(&mut postgres, name).await).await;
+    // Those of other tests are removed first, one after the other.
+    eventually(&what, Duration::from_secs(60), async || !exists(&mut postgres, name).await).await;
 }
 
 async fn exists(postgres: &mut PgConnection, name: &str) -> bool {
