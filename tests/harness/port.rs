@@ -61,11 +61,11 @@ async fn a_port_is_unique_until_it_is_dropped() {
     let ports: Vec<Port> = (0..50).map(|_| Port::free()).collect();
     let numbers: std::collections::HashSet<u16> = ports.iter().map(Port::number).collect();
     assert_eq!(numbers.len(), ports.len());
-    // A server can listen on the port, and other tests see by its UDP port that it is taken.
-    TcpListener::bind(ports[0].address()).expect("free for a server");
-    UdpSocket::bind(ports[0].address()).expect_err("taken for other tests");
     let address = ports[0].address();
+    // A server can listen on the port, and other tests see by its UDP port that it is taken. A process that another test
+    // is starting has copies of our sockets until its `exec`.
+    eventually("a server can listen", SOON, async || TcpListener::bind(address).is_ok()).await;
+    UdpSocket::bind(address).expect_err("taken for other tests");
     drop(ports);
-    // A process that another test is starting has a copy of the socket until its `exec`.
     eventually("the port is free again", SOON, async || UdpSocket::bind(address).is_ok()).await;
 }
