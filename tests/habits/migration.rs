@@ -5,8 +5,10 @@ use std::process::{Command, Output};
 use super::root;
 use crate::harness::scratch::Scratch;
 
+/// Runs the script by its shell: a process that another test is starting may still have the copy open for writing, and
+/// the kernel does not execute such a file.
 fn new(scratch: &Scratch, name: &str) -> Output {
-    Command::new(scratch.join("new")).arg(name).current_dir("/").output().expect("a script that runs")
+    Command::new("sh").arg(scratch.join("new")).arg(name).current_dir("/").output().expect("a script that runs")
 }
 
 fn files(scratch: &Scratch) -> Vec<String> {
