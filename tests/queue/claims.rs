@@ -33,6 +33,7 @@ async fn a_worker_claims_only_as_many_jobs_as_it_can_run() {
 async fn jobs_are_claimed_by_priority_then_by_due_time() {
     let (harness, scripted) =
         (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 1, ..quick_policy() }));
+    // In minutes, so that a stall between two of these statements does not change the order.
     for (name, priority, age) in [
         ("low, oldest", Priority::Low, 30),
         ("normal, younger", Priority::Normal, 5),
@@ -41,10 +42,10 @@ async fn jobs_are_claimed_by_priority_then_by_due_time() {
     ] {
         harness.enqueue_as(name, &[Step::Done], |job| job.priority(priority)).await;
         let wait = format!(
-            "UPDATE apalis.jobs SET run_at = run_at - interval '{age} seconds'
+            "UPDATE apalis.jobs SET run_at = run_at - interval '{age} minutes'
              WHERE position('{name}' IN convert_from(job, 'UTF8')) > 0"
         );
-        assert_eq!(harness.execute(&wait).await, 1, "{name} has waited for {age} s");
+        assert_eq!(harness.execute(&wait).await, 1, "{name} has waited for {age} min");
     }
     harness.run_all(&scripted).await;
     let order: Vec<String> = scripted.runs().into_iter().map(|recorded| recorded.name).collect();
@@ -95,8 +96,9 @@ async fn claims_read_only_what_they_claim() {
                 now() + CASE WHEN n <= 2 * {FULL} THEN interval '1 day' ELSE -interval '1 hour' END,
                 n % 3 - 1, CASE WHEN n <= {FULL} THEN 'another worker' END
          FROM generate_series(1, 2 * {FULL} + {DUE}) AS n;
-         -- Else the cleaner of the worker would count the waiting jobs.
-         INSERT INTO queue_depths (queue, counted_at, waiting, later, before) VALUES ('scripted', now(), 0, 0, 0);
+         -- Else the cleaner of the worker would count the waiting jobs, as it does a minute after their last count.
+         INSERT INTO queue_depths (queue, counted_at, waiting, later, before)
+         VALUES ('scripted', clock_timestamp(), 0, 0, 0);
          SELECT pg_stat_force_next_flush();"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&harness.pool).await.unwrap();
