@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::{
     clock::SteppedServer,
     eventually,
-    queue_harness::{QueueHarness, SHORT_LEASE, ScriptedJobs, Step, quick_policy},
+    queue_harness::{QueueHarness, SHORT_LEASE, ScriptedJobs, Step, WATCHED_LEASE, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -17,16 +17,17 @@ const JOBS: usize = 5;
 async fn steps_of_the_clock_repeat_no_run_of_a_live_worker() {
     let Some(server) = SteppedServer::start().await else { return };
     let (harness, scripted) = (QueueHarness::on_database(&server.url).await, ScriptedJobs::new(quick_policy()));
-    let (one, other) = (harness.start_worker(&scripted, SHORT_LEASE), harness.start_worker(&scripted, SHORT_LEASE));
-    harness.wait_for_heartbeats(1).await;
+    let start = || harness.start_worker(&scripted, WATCHED_LEASE);
+    let (one, other) = (start(), start());
+    harness.wait_until("both workers have a row", "(SELECT count(*) FROM apalis.workers) = 2").await;
     for n in 0..JOBS {
         harness.enqueue(&format!("job {n}"), &[Step::Wait]).await;
     }
     eventually("all run", SOON, async || scripted.runs().len() == JOBS).await;
     for step in STEPS {
         server.step(step);
-        // Longer than a lease, in which each worker looks for dead workers ten times.
-        harness.wait_for_heartbeats(6).await;
+        // Longer than a lease, in which each worker looks for dead workers many times.
+        harness.wait_for_heartbeats(30).await;
         let held = format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Running' AND attempts = 1) = {JOBS}");
         harness.wait_until(&format!("all are held after a step to {step} s"), &held).await;
         assert_eq!(scripted.runs().len(), JOBS, "after a step to {step} s");
