@@ -6,7 +6,7 @@ use queue::Policy;
 
 use crate::harness::{
     eventually,
-    queue_harness::{FAST, QueueHarness, SHORT_LEASE, ScriptedJobs, Step, quick_policy},
+    queue_harness::{FAST, QueueHarness, SHORT_LEASE, ScriptedJobs, Step, WATCHED_LEASE, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -24,10 +24,10 @@ async fn give_all_to_a_dead_worker(harness: &QueueHarness) {
 async fn handlers_that_block_every_thread_lose_no_lease() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     for n in 0..4 {
-        harness.enqueue(&format!("job {n}"), &[Step::Block(1500)]).await;
+        harness.enqueue(&format!("job {n}"), &[Step::Block(6000)]).await;
     }
-    let running = harness.start_worker(&scripted, SHORT_LEASE);
-    let other = harness.start_worker(&scripted, SHORT_LEASE);
+    let running = harness.start_worker(&scripted, WATCHED_LEASE);
+    let other = harness.start_worker(&scripted, WATCHED_LEASE);
     assert_ne!(running.worker.name, other.worker.name, "each worker has its own name");
     harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
@@ -120,7 +120,7 @@ async fn a_new_worker_rescues_no_job_before_it_has_watched_a_whole_lease() {
     harness
         .execute(
             "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
-             VALUES ('slow', 'millrace', 'PostgreSQL', now() - interval '1 minute', '2 s')",
+             VALUES ('slow', 'millrace', 'PostgreSQL', now() - interval '1 minute', '10 s')",
         )
         .await;
     harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'slow', attempts = 1").await;
@@ -137,6 +137,8 @@ async fn a_new_worker_rescues_no_job_before_it_has_watched_a_whole_lease() {
         let row = harness.row("job").await;
         assert_eq!((row.status.as_str(), row.crashes), ("Running", 0), "the job was taken from a live worker");
     }
+    // Its last renewal has a lease that the test need not wait for.
+    harness.execute("UPDATE apalis.workers SET lease = '1 s' WHERE id = 'slow'").await;
     harness
         .wait_until(
             "the slow worker no longer renews, and its job is done",
@@ -176,8 +178,11 @@ async fn a_slow_search_for_workers_without_a_row_delays_no_rescue() {
                 CREATE TRIGGER slow BEFORE UPDATE ON apalis.jobs FOR EACH ROW
                 WHEN (NEW.lock_by = 'unknown') EXECUTE FUNCTION slow()";
     sqlx::raw_sql(slow).execute(&harness.pool).await.unwrap();
-    let running = harness.start_worker(&scripted, SHORT_LEASE);
-    eventually("the dead worker's job runs", SOON, async || scripted.runs_of("held") == 1).await;
+    // With its lease of 20 s the worker waits 2 s for the server's refusal, which comes after 1 s. With a lease of 1 s
+    // it would wait 0.3 s, and a refusal that came later would end the session.
+    let running = harness.start_worker(&scripted, FAST);
+    // Three searches, each up to its limit, come first.
+    eventually("the dead worker's job runs", SOON * 3, async || scripted.runs_of("held") == 1).await;
     let row = harness.row("without a name").await;
     assert_eq!((row.status.as_str(), row.lock_by), ("Running", None), "the search ended at its limit");
     running.stop().await;
@@ -204,14 +209,14 @@ async fn a_job_whose_result_the_database_has_lost_runs_again() {
 async fn a_live_worker_whose_row_is_deleted_keeps_its_jobs() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("job", &[Step::Wait]).await;
-    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    let running = harness.start_worker(&scripted, WATCHED_LEASE);
     eventually("the job runs", SOON, async || scripted.runs_of("job") == 1).await;
-    let other = harness.start_worker(&scripted, SHORT_LEASE);
+    let other = harness.start_worker(&scripted, WATCHED_LEASE);
     harness.wait_until("both workers have a row", "(SELECT count(*) FROM apalis.workers) = 2").await;
     harness.execute("DELETE FROM apalis.workers").await;
     harness.wait_until("both workers have a row again", "(SELECT count(*) FROM apalis.workers) = 2").await;
-    // Two leases, in each of which the other worker looks for dead workers ten times.
-    harness.wait_for_heartbeats(10).await;
+    // Two leases, in each of which the other worker looks for dead workers many times.
+    harness.wait_for_heartbeats(50).await;
     scripted.gate.add_permits(1);
     harness.wait_until("the job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
     running.stop().await;
@@ -229,6 +234,9 @@ async fn a_worker_that_cannot_renew_claims_nothing_until_it_can() {
     // A lock on the worker's row blocks only its heartbeat.
     let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM apalis.workers FOR UPDATE").execute(&mut *lock).await.unwrap();
+    // A heartbeat that waits has read the response of the one before, which would make the lease valid again.
+    let waits = "EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    harness.wait_until("a heartbeat waits for the lock", waits).await;
     eventually("the lease is no longer valid", SOON, async || !ready()).await;
     harness.enqueue("job", &[Step::Done]).await;
     let expired = "(SELECT max(last_seen) < now() - interval '1200 milliseconds' FROM apalis.workers)";
@@ -253,7 +261,8 @@ async fn a_result_with_an_old_token_is_dropped() {
         for (name, end) in &ends {
             harness.enqueue(name, &[Step::WaitThen(Box::new(end.clone()))]).await;
         }
-        let running = harness.start_worker(&scripted, SHORT_LEASE);
+        // The other worker has no row. With a short lease it would be rescued before a slow stop has ended.
+        let running = harness.start_worker(&scripted, FAST);
         eventually("all four run", SOON, async || scripted.runs().len() == 4).await;
         assert_eq!(harness.execute(&format!("UPDATE apalis.jobs SET {taken}")).await, 4);
         scripted.gate.add_permits(4);
