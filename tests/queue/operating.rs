@@ -164,7 +164,8 @@ async fn no_worker_claims_from_a_paused_queue_until_it_is_resumed() {
     let operator = operator(&harness, &scripted);
     let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     harness.enqueue("first", &[Step::Done]).await;
-    eventually("the first has run", SOON, async || scripted.runs_of("first") == 1).await;
+    // Its result is written after its run.
+    harness.wait_until("the first is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
     assert_eq!(operator.pause("scripted", None, &order()).await.unwrap(), Pausing::Paused);
     let id = enqueue(&harness, "second", &[Step::Done], Duration::ZERO).await;
     // After two heartbeats the worker has received every notification.
@@ -219,6 +220,8 @@ async fn jobs_are_listed_by_queue_and_state_page_by_page() {
     assert_eq!((details.job.state, details.job.last_error.as_deref()), (State::Dead, Some("rejected")));
     assert_eq!(details.payload["name"], "dead");
     assert_eq!(details.errors[0]["error"], "rejected");
+    // A worker that stops has one second to delete its row. A row that remains is live until the lease has expired.
+    eventually("no worker is live", SOON * 6, async || operator.queues().await.unwrap()[0].workers == 0).await;
     let details = operator.show(&waiting).await.unwrap().unwrap();
     assert_eq!((details.job.state, &*details.why), (State::Waiting, "no live worker runs its queue"));
     assert!(details.job.due_in_seconds > 3500.0);
