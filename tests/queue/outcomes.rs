@@ -111,13 +111,20 @@ async fn no_two_runs_share_a_token() {
 #[tokio::test]
 async fn a_retry_waits_in_the_database() {
     let backoff = Backoff { base: Duration::from_secs(1000), cap: Duration::from_secs(1500) };
-    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(Policy { backoff, ..quick_policy() }));
+    let policy = Policy { backoff, concurrency: 12, ..quick_policy() };
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(policy));
+    let after_the_gate = |step: Step| [Step::WaitThen(Box::new(step))];
     for n in 0..10 {
-        harness.enqueue(&format!("jittered {n}"), &[Step::Fail]).await;
+        harness.enqueue(&format!("jittered {n}"), &after_the_gate(Step::Fail)).await;
     }
-    harness.enqueue("asked to wait", &[Step::FailWithDelay(5_000_000)]).await;
-    harness.enqueue("snoozed", &[Step::Snooze(7_000_000)]).await;
+    harness.enqueue("asked to wait", &after_the_gate(Step::FailWithDelay(5_000_000))).await;
+    harness.enqueue("snoozed", &after_the_gate(Step::Snooze(7_000_000))).await;
     let running = harness.start_worker(&scripted, FAST);
+    harness.wait_until("all run", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Running') = 12").await;
+    // One in a hundred jittered waits is shorter than ten seconds. While the queue is paused, no job runs again.
+    let pause = "INSERT INTO queues (name, paused_at, reason) VALUES ('scripted', now(), 'a look at the due times')";
+    assert_eq!(harness.execute(pause).await, 1);
+    scripted.gate.add_permits(12);
     let waiting = "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 12";
     harness.wait_until("all wait again", waiting).await;
     running.stop().await;
