@@ -6,12 +6,13 @@ use queue::Policy;
 
 use crate::harness::{
     eventually,
-    queue_harness::{QueueHarness, SHORT_LEASE, ScriptedJobs, Step, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Makes the job's worker look dead in the database, and waits until the job is rescued.
+/// Makes the job's worker look dead in the database, and waits until the job is rescued. Only the lease of the dead
+/// worker is short: one of a second would give the statements of the live one a third of a second each.
 async fn simulate_crash(harness: &QueueHarness, nth: i32) {
     harness
         .execute(&format!(
@@ -31,7 +32,7 @@ async fn simulate_crash(harness: &QueueHarness, nth: i32) {
 async fn a_job_is_quarantined_after_three_crashes_with_the_evidence() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("poison", &[Step::Hang]).await;
-    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    let running = harness.start_worker(&scripted, FAST);
     for nth in 1..=3 {
         let runs = usize::try_from(nth).unwrap();
         eventually("the job runs", SOON, async || scripted.runs_of("poison") == runs).await;
@@ -62,7 +63,7 @@ async fn two_crashes_use_up_no_attempt() {
     harness.enqueue("unlucky", &[Step::Hang, Step::Hang, Step::Done]).await;
     // The list of errors is full, so that the oldest must be dropped.
     harness.execute("UPDATE apalis.jobs SET errors = (SELECT jsonb_agg(n) FROM generate_series(1, 10) AS n)").await;
-    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    let running = harness.start_worker(&scripted, FAST);
     for nth in 1..=2 {
         let runs = usize::try_from(nth).unwrap();
         eventually("the job runs", SOON, async || scripted.runs_of("unlucky") == runs).await;
@@ -87,7 +88,7 @@ async fn jobs_of_a_crashed_worker_are_rescued_at_different_times() {
         harness.enqueue(&format!("job {n}"), &[Step::Hang, Step::Done]).await;
     }
     harness.execute("UPDATE apalis.jobs SET crashes = 1").await;
-    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    let running = harness.start_worker(&scripted, FAST);
     eventually("all run", SOON, async || scripted.runs().len() == 10).await;
     harness
         .execute(
@@ -109,11 +110,14 @@ async fn a_run_that_ends_resets_the_count_of_crashes() {
     for (name, end) in [("snoozes", Step::Snooze(0)), ("fails", Step::FailWith("not yet".into()))] {
         let (harness, scripted) =
             (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 5, ..quick_policy() }));
+        let end = Step::WaitThen(Box::new(end));
         harness.enqueue(name, &[Step::Hang, Step::Hang, end, Step::Hang, Step::Hang, Step::Done]).await;
-        let running = harness.start_worker(&scripted, SHORT_LEASE);
+        let running = harness.start_worker(&scripted, FAST);
         for (run, nth) in [(1, 1), (2, 2), (4, 1), (5, 2)] {
             eventually("the job hangs", SOON, async || scripted.runs_of(name) == run).await;
             simulate_crash(&harness, nth).await;
+            // The third run resets the count, so it does not end before the test has seen the count.
+            scripted.gate.add_permits(usize::from(run == 2));
         }
         harness.wait_until("the job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
         running.abort().await;
@@ -127,7 +131,7 @@ async fn a_released_run_does_not_reset_the_count_of_crashes() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("poison", &[Step::Hang]).await;
     harness.execute("UPDATE apalis.jobs SET crashes = 2").await;
-    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    let running = harness.start_worker(&scripted, FAST);
     eventually("the job runs", SOON, async || scripted.runs_of("poison") == 1).await;
     running.abort().await;
     let row = harness.row("poison").await;
