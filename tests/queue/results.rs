@@ -172,7 +172,7 @@ async fn a_result_that_is_refused_after_its_row_was_locked_becomes_a_dead_letter
     sqlx::query("SELECT id FROM apalis.jobs FOR UPDATE").fetch_all(&mut *other).await.unwrap();
     scripted.gate.add_permits(1);
     // The first write waits for the lock, and is cancelled by its time limit. The next one skips the row.
-    let waits = "EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+    let waits = "EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";
     harness.wait_until("the write waits for the lock", waits).await;
     harness.wait_until("the time limit has cancelled the write", &format!("NOT {waits}")).await;
     // Much longer than the pause before the next attempt, which defers the result.
