@@ -87,6 +87,10 @@ async fn a_worker_that_loses_its_listener_reconnects_and_finds_missed_jobs() {
     let worker = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     harness.enqueue("first", &[Step::Done]).await;
     eventually("the first job has run", SOON, async || scripted.runs_of("first") == 1).await;
+    // A poll may have found the first job before the worker listens.
+    let listens = "EXISTS (SELECT FROM pg_stat_activity
+                           WHERE query = 'LISTEN \"millrace_jobs\"' AND datname = current_database())";
+    harness.wait_until("the worker listens", listens).await;
     harness.wait_until_idle().await;
     let insert =
         "INSERT INTO apalis.jobs (id, job_type, job) VALUES ('x', 'scripted', '{\"name\": \"missed\", \"steps\": []}')";
