@@ -7,7 +7,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use super::{SOON, read_one_response};
 use crate::harness::{
     database, eventually,
-    http::{connect, read_response, send},
+    http::{HttpResponse, connect, read_response, send},
     process::{Process, http_client},
     system::{WEBHOOKS, webhook},
 };
@@ -29,6 +29,20 @@ async fn start_long_poll(url: &str) -> TcpStream {
     stream
 }
 
+/// The response to a health check. Readiness depends on the database too, which may be late on a busy machine: then it
+/// is checked again.
+async fn check_health(url: &str, path: &str) -> HttpResponse {
+    let mut checked = None;
+    eventually(path, SOON, async || {
+        let response = send(http_client().get(format!("{url}{path}")).timeout(SOON)).await;
+        let may_be_late = path == "/readyz" && response.status == 503;
+        checked = Some(response);
+        !may_be_late
+    })
+    .await;
+    checked.expect("a response")
+}
+
 #[tokio::test]
 async fn the_soft_limit_of_open_files_is_raised() {
     let database = database::fresh().await;
@@ -43,7 +57,7 @@ async fn the_soft_limit_of_open_files_is_raised() {
         pollers.push(start_long_poll(&url).await);
     }
     for path in ["/livez", "/readyz"] {
-        assert_eq!(send(http_client().get(format!("{url}{path}")).timeout(SOON)).await.status, 200, "{path}");
+        assert_eq!(check_health(&url, path).await.status, 200, "{path}");
     }
     drop(pollers);
 }
@@ -64,7 +78,7 @@ async fn health_checks_work_at_the_hard_limit_of_connections() {
     assert_eq!((refused.header("retry-after"), refused.header("connection")), ("1", "close"), "{refused:?}");
     for _ in 0..20 {
         for path in ["/livez", "/readyz", "/metrics", "/api/v1/health"] {
-            let response = send(http_client().get(format!("{url}{path}")).timeout(SOON)).await;
+            let response = check_health(&url, path).await;
             assert_eq!((response.status, response.header("connection")), (200, "close"), "{path}");
         }
         send(http_client().get(format!("{url}/v1/transactions/t")).timeout(SOON)).await.assert_problem(503, "full");
@@ -75,7 +89,11 @@ async fn health_checks_work_at_the_hard_limit_of_connections() {
         send(http_client().get(format!("{url}/v1/transactions/t"))).await.status == 200
     })
     .await;
-    let mut stream = start_long_poll(&url).await;
-    stream.shutdown().await.unwrap();
-    assert!(read_one_response(&mut stream).await.starts_with("HTTP/1.1 200"));
+    // The connection of the request above may have been the first one that was free, and may not have ended yet.
+    eventually("a half-closed long poll gets its response", SOON, async || {
+        let mut stream = start_long_poll(&url).await;
+        stream.shutdown().await.unwrap();
+        read_one_response(&mut stream).await.starts_with("HTTP/1.1 200")
+    })
+    .await;
 }
