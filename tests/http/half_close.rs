@@ -9,6 +9,7 @@ use super::{SOON, raw_webhook, read_one_response};
 use crate::harness::{
     eventually,
     http::{connect, read_response, send},
+    process::http_client,
     system::{System, WEBHOOKS, webhook},
 };
 
@@ -81,8 +82,8 @@ async fn disconnected_long_pollers_are_noticed_at_once() {
     for _ in 0..40 {
         pollers.push(system.send_bytes(long_poll).await);
     }
-    // All of them wait by now, because a request that came after them has its response.
-    let waited = send(system.get("/v1/transactions/t?wait=0.5")).await;
+    // All of them wait by now, because a request whose connection came after theirs has its response.
+    let waited = send(http_client().get(format!("{}/v1/transactions/t?wait=0.5", system.api.url))).await;
     assert_eq!(waited.status, 200);
     eventually("the log has the short poll", SOON, async || count_finished_polls(&system) > 0).await;
     assert_eq!(count_finished_polls(&system), 1, "{}", system.api.process.log());
