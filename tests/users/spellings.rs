@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{LOGIN, PASSWORD, REGISTER, System, client_at, registration};
 use crate::harness::{
+    eventually,
     http::send,
     process::{Process, start_worker},
 };
@@ -47,10 +48,12 @@ async fn all_spellings_of_an_email_share_one_login_limit() {
     for (spellings, place) in SPELLINGS.iter().zip((0..).step_by(4)) {
         system.register(spellings[0]).await;
         let clients: Vec<_> = (30 + place..34 + place).map(client_at).collect();
-        let (begun, mut accepted, mut refused) = (Instant::now(), 0, None);
-        for number in 0..48 {
-            let body = json!({"email": spellings[number % spellings.len()], "password": PASSWORD}).to_string();
-            let response = system.post_from(&clients[number % clients.len()], LOGIN, body).await;
+        let (begun, mut sent, mut accepted, mut refused) = (Instant::now(), 0, 0, None);
+        // More on a slow machine, on which much of the quota refills meanwhile.
+        while sent < 48 || sent < 300 && refused.is_none() {
+            let body = json!({"email": spellings[sent % spellings.len()], "password": PASSWORD}).to_string();
+            let response = system.post_from(&clients[sent % clients.len()], LOGIN, body).await;
+            sent += 1;
             match response.status {
                 200 => accepted += 1,
                 _ => refused = Some(response),
@@ -58,7 +61,7 @@ async fn all_spellings_of_an_email_share_one_login_limit() {
         }
         // A bucket of 30 tokens, refilled by one every two seconds.
         let refilled = begun.elapsed().as_secs() / 2 + 1;
-        assert!((30..=30 + refilled).contains(&accepted), "{spellings:?}: {accepted} of 48");
+        assert!((30..=30 + refilled).contains(&accepted), "{spellings:?}: {accepted} of {sent}");
         assert!(refused.expect("a refusal").header("ratelimit-policy").starts_with("\"login-account\""));
     }
 }
@@ -195,10 +198,10 @@ async fn a_worker_adds_missing_email_keys() {
     let system = System::start(&[]).await;
     insert_legacy_users(&system).await;
     let _worker = start_worker(&system.database.url, &[]).await;
-    crate::harness::eventually("the users have their keys", SOON, async || {
+    eventually("the users have their keys", SOON, async || {
         system.count("SELECT count(*) FROM users WHERE email_key IS NULL").await == 1
     })
     .await;
-    let ready = send(system.client.get(format!("{}/readyz", system.api.url))).await;
-    assert_eq!(ready.status, 200);
+    // On a busy machine the database may be late for a single check.
+    eventually("the API is ready", SOON, async || send(system.get("/readyz")).await.status == 200).await;
 }
