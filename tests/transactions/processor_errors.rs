@@ -25,13 +25,16 @@ async fn job_errors(system: &System) -> String {
 
 /// Sends one transaction, which fails with this text for its sender. Returns the job's errors and the worker's log.
 async fn fail_one_transaction(url: &str, for_sender: &str) -> (String, String) {
-    let variables = [("PROCESSOR_URL", url), ("PROCESSOR_ATTEMPTS", "1"), ("PROCESSOR_TIMEOUT_SECONDS", "1")];
+    // A call that takes longer would fail with another text. The test waits for 30 s.
+    let variables = [("PROCESSOR_URL", url), ("PROCESSOR_ATTEMPTS", "1"), ("PROCESSOR_TIMEOUT_SECONDS", "20")];
     let system = System::start(&variables).await;
-    let worker = system.start_worker(&variables).await;
+    let mut worker = system.start_worker(&variables).await;
     system.send_webhook("t").await;
     let settled = system.wait_until_settled("t").await;
     assert_eq!((&settled["status"], &settled["error"]), (&"FAILED".into(), &for_sender.into()), "{settled}");
     let errors = job_errors(&system).await;
+    // Another thread writes the log.
+    worker.wait_for_line(for_sender).await;
     for text in [&errors, &worker.log(), &system.api.process.log()] {
         for secret in ["hunter2", "hidden", "aHVudGVyMg"] {
             assert!(!text.contains(secret), "{secret}: {text}");
@@ -110,8 +113,9 @@ async fn the_job_shows_the_processor_error_to_operators() {
     let sent = send(system.post_webhook(webhook("t").to_string()).header("X-Correlation-Id", "c-1")).await;
     assert_eq!(sent.status, 202, "{sent:?}");
     system.wait_until_settled("t").await;
-    let id: String =
-        sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&system.database.pool().await).await.unwrap();
+    job_errors(&system).await;
+    let id = "SELECT id FROM apalis.jobs WHERE job_type = 'process_transaction'";
+    let id: String = sqlx::query_scalar(id).fetch_one(&system.database.pool().await).await.unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"))
         .args(["jobs", "show", &id])
         .env_clear()
