@@ -63,7 +63,7 @@ async fn the_processor_is_called_again_for_any_retry_after() {
     }
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     for id in &far {
-        eventually("the retry is a day away", Duration::from_secs(5), async || {
+        eventually("the retry is a day away", Duration::from_secs(20), async || {
             let response = send(system.get(&format!("/v1/transactions/{id}"))).await;
             let seconds = response.header("retry-after").parse::<u64>();
             seconds.is_ok_and(|seconds| (86_000..=86_400).contains(&seconds))
