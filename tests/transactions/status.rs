@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{System, assert_ok, seconds_late};
+use super::{System, assert_ok, time_of};
 use crate::harness::{eventually, http::send};
+
+const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn unchanged_transactions_are_304_and_pending_ones_have_an_estimate() {
@@ -42,33 +44,35 @@ async fn unchanged_transactions_are_304_and_pending_ones_have_an_estimate() {
 
 #[tokio::test]
 async fn a_long_poll_ends_with_a_change_or_its_timeout() {
-    let system = System::start(&[("PROCESSING_DELAY_SECONDS", "1.2")]).await;
-    let _worker = system.start_worker(&[]).await;
+    let system = System::start(&[("PROCESSING_DELAY_SECONDS", "3600")]).await;
     let sent = system.send_webhook("t").await;
     let tag = send(system.get("/v1/transactions/t")).await.header("etag").to_owned();
     let begun = Instant::now();
     let short = send(system.get("/v1/transactions/t?wait=0.3")).await;
-    assert!((0.3..1.1).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+    assert!((0.3..20.0).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
     assert_eq!((short.status, &short.json()["status"]), (200, &json!("PROCESSING")));
-    assert!((1..=2).contains(&short.header("retry-after").parse::<u64>().unwrap()), "{short:?}");
+    assert!((3540..=3600).contains(&short.header("retry-after").parse::<u64>().unwrap()), "{short:?}");
 
     // A hundred long polls at once. An outdated tag does not end them early.
+    let begun = Instant::now();
     let mut waiters = tokio::task::JoinSet::new();
     for _ in 0..100 {
-        waiters.spawn(send(system.get("/v1/transactions/t?wait=30").header("If-None-Match", &tag)));
+        waiters.spawn(send(system.get("/v1/transactions/t?wait=60").header("If-None-Match", &tag)));
     }
+    sqlx::query("UPDATE apalis.jobs SET run_at = now()").execute(&system.database.pool().await).await.unwrap();
+    let _worker = system.start_worker(&[]).await;
     for response in waiters.join_all().await {
         assert_ok(&response, 200, "a long poll");
         let settled = response.json();
         assert_eq!((&settled["status"], &settled["created_at"]), (&json!("PROCESSED"), &sent["created_at"]));
-        assert!((0.0..1.0).contains(&seconds_late(&settled, 1.2)), "{settled}");
+        assert!(time_of(&settled["processed_at"]) > time_of(&settled["created_at"]), "{settled}");
         assert!(!response.headers.contains_key("retry-after"), "{response:?}");
         assert_ne!(response.header("etag"), tag);
     }
-    assert!(begun.elapsed() < Duration::from_secs(5), "the change was not noticed: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(50), "the change was not noticed: {:?}", begun.elapsed());
     let begun = Instant::now();
     assert_ok(&send(system.get("/v1/transactions/t?wait=60")).await, 200, "already settled");
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 
     for (wait, kind) in [
         ("61", "less_than_equal"),
@@ -96,15 +100,18 @@ async fn a_stopping_api_sends_long_pollers_the_current_state() {
     let mut system = System::start(&[("PROCESSING_DELAY_SECONDS", "600")]).await;
     system.send_webhook("t").await;
     let waiting = tokio::spawn(send(system.get("/v1/transactions/t?wait=60")));
-    // Nothing outside the process shows that it has received the request.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // While a request waits, the process looks for settlements every second.
+    let looks = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND query LIKE 'SELECT id FROM transactions%status <>%'";
+    eventually("the request waits", SOON, async || system.count(looks).await > 0).await;
     assert!(!waiting.is_finished());
     system.api.process.signal(Signal::SIGTERM);
     let begun = Instant::now();
     let response = waiting.await.unwrap();
     assert_eq!((response.status, &response.json()["status"]), (200, &json!("PROCESSING")));
-    assert!(system.api.process.wait_for_exit(Duration::from_secs(10)).await.success(), "{}", system.api.process.log());
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(system.api.process.wait_for_exit(SOON).await.success(), "{}", system.api.process.log());
+    // The requests that go on are aborted after 25 s.
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -130,15 +137,21 @@ async fn jobs_carry_the_trace_and_correlation_id_of_their_request() {
 
     let worker = system.start_worker(&[("RUST_LOG", "debug")]).await;
     system.wait_until_settled("traced").await;
-    eventually("the worker logs the job", Duration::from_secs(5), async || {
+    eventually("the worker logs the job", SOON, async || {
         let log = worker.log();
         let mut lines = log.lines().filter(|line| line.contains(r#""correlation_id":"order/17@shop""#));
         lines.any(|line| line.contains(r#""event":"job done""#) && line.contains(trace))
     })
     .await;
-    let log = system.api.process.log();
-    let line = log.lines().find(|line| line.contains("COMPLETED_REQUEST") && line.contains("order/17@shop"));
-    let line: serde_json::Value = serde_json::from_str(line.expect("the API's line")).expect("a JSON line");
+    let mut line = None;
+    eventually("the API logs the request", SOON, async || {
+        let log = system.api.process.log();
+        let mut lines = log.lines().filter(|line| line.contains("COMPLETED_REQUEST"));
+        line = lines.find(|line| line.contains("order/17@shop")).map(str::to_owned);
+        line.is_some()
+    })
+    .await;
+    let line: serde_json::Value = serde_json::from_str(&line.expect("the API's line")).expect("a JSON line");
     assert_eq!((&line["method"], &line["status_code"]), (&json!("POST"), &json!(202)), "{line}");
     assert_eq!(line["transaction_id"], "traced", "{line}");
 }
