@@ -135,9 +135,20 @@ impl System {
     }
 }
 
-/// Their callbacks are more than a worker has slots, and all are due in the same moment.
 #[tokio::test]
 async fn receivers_that_hang_at_once_leave_slots_to_others() {
+    // A machine that stalls may need more than the ten seconds of a call. Then another round shows it.
+    for _ in 0..3 {
+        if others_arrive_while_all_calls_hang().await {
+            return;
+        }
+    }
+    panic!("the others have arrived only after calls that hang had ended");
+}
+
+/// Sends callbacks to receivers that hang, more than a worker has slots and all due in the same moment, and then some
+/// to a healthy one. Returns whether these have arrived while all calls that hang still run.
+async fn others_arrive_while_all_calls_hang() -> bool {
     const HANGING: usize = 70;
     const EACH: usize = 16;
     const OTHERS: usize = 20;
@@ -169,8 +180,7 @@ async fn receivers_that_hang_at_once_leave_slots_to_others() {
     }
     healthy.wait_for(OTHERS).await;
     // A call to a receiver that hangs ends after 10 s, as a failed try.
-    let ended = "SELECT count(*) FROM callbacks WHERE destination <> '' AND attempts > 0";
-    assert_eq!(system.count(ended).await, 0, "the others have arrived while all these calls still run");
+    system.count("SELECT count(*) FROM callbacks WHERE destination <> '' AND attempts > 0").await == 0
 }
 
 /// More settlements at once than the receiver has calls: the others wait for a moment, and nothing is sent twice.
