@@ -195,7 +195,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    /// The clock stands still: on a machine that stalls, a token would refill after two seconds.
+    #[tokio::test(start_paused = true)]
     async fn wrong_keys_are_limited_and_right_ones_are_not() {
         let routes = Routes::new(TestApi, Vec::new()).with_authenticator(testing::authenticator(&Tokens::random()));
         let get = async |key: &str| {

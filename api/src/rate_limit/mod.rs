@@ -149,11 +149,12 @@ mod tests {
 
     use super::*;
 
+    /// The clock of these tests stands still, so that no token refills on a machine that stalls.
     fn limit() -> Limit {
         Limit::new(Policy { name: "login", quota: 6, window: Duration::from_secs(60) })
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_refusal_has_retry_after() {
         let limit = limit();
         while limit.acquire("ada").await.is_ok() {}
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=0;t=10"));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn more_tokens_than_the_quota_are_refused_until_the_bucket_is_full() {
         let limit = limit();
         let refusal = async || {
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(refusal().await, (429, "60".into(), "\"login\";r=0;t=60".into()));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_refunded_token_can_be_acquired_again() {
         let limit = limit();
         for _ in 0..100 {
@@ -206,7 +207,7 @@ mod tests {
         assert_eq!(acquire_all("ada").await, 6, "no more than the quota");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn every_response_reports_the_remaining_tokens() {
         let limit = limit();
         let response_after = async |acquisitions: usize| {

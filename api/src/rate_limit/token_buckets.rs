@@ -6,10 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use runtime::clients::bucket::{Size, Taken};
+use tokio::time::Instant;
 
 /// The number of buckets per limit: 512 KiB. Keys with the same bucket share its tokens.
 ///
