@@ -43,14 +43,15 @@ async fn only_recent_signatures_of_a_known_secret_are_accepted() {
     let spaced = body.replace(':', ": ");
     let (long_ago, far_off) = (at(-310), at(310));
     let mut cases = vec![
+        // First, because the time that goes on makes these two wrong after ten seconds.
+        ("290 s old", headers("m", &before, &sign(NEW, "m", &before, &body)), &body, 202),
+        ("310 s early", headers("m", &far_off, &sign(NEW, "m", &far_off, &body)), &body, 401),
         ("the new secret", headers("m", &this, good), &body, 202),
         ("the old secret", headers("m", &this, &sign(OLD, "m", &this, &body)), &body, 202),
         ("among others", headers("m", &this, &among_others), &body, 202),
         ("without padding", headers("m", &this, unpadded), &body, 202),
-        ("290 s old", headers("m", &before, &sign(NEW, "m", &before, &body)), &body, 202),
         ("290 s early", headers("m", &after, &sign(NEW, "m", &after, &body)), &body, 202),
         ("310 s old", headers("m", &long_ago, &sign(NEW, "m", &long_ago, &body)), &body, 401),
-        ("310 s early", headers("m", &far_off, &sign(NEW, "m", &far_off, &body)), &body, 401),
         ("nothing", vec![], &body, 401),
         ("another secret", headers("m", &this, &sign(b"another", "m", &this, &body)), &body, 401),
         ("another id", headers("n", &this, good), &body, 401),
