@@ -1,23 +1,24 @@
 //! How many workers are needed, and what happened in a queue over time: by command and over HTTP.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
+use super::in_time;
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    process::{Process, start_worker},
+    process::start_worker,
 };
 
 const SOON: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(90);
 const QUEUE: &str = "process_transaction";
 
 /// Runs a command to its end. Returns its exit status and its output.
 async fn run(database: &TestDatabase, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url), ("MILLRACE_ACTOR", "ada")]);
-    (process.wait_for_exit(SOON).await.code(), process.log())
+    in_time::run(&database.url, arguments).await
 }
 
 async fn json(database: &TestDatabase, arguments: &[&str]) -> Value {
@@ -123,19 +124,24 @@ async fn trends_have_points_depth_and_marks() {
     }
     run(&database, &["queues", "pause", QUEUE, "--reason", "the processor is down"]).await;
     run(&database, &["queues", "resume", QUEUE, "--reason", "it is back"]).await;
-    let worker = start_worker(&database.url, &[]).await;
     let marks = async || json(&database, &["trends", QUEUE]).await["marks"].clone();
-    eventually("the release is recorded", SOON, async || {
-        marks().await.as_array().is_some_and(|marks| marks.len() == 3)
+    let (mut worker, mut started) = (start_worker(&database.url, &[]).await, Instant::now());
+    // A worker has half a second to record its release, and tries it once. On a busy machine the next one may do it.
+    eventually("the release is recorded", LONG, async || {
+        let is_recorded = marks().await.as_array().is_some_and(|marks| marks.len() == 3);
+        if !is_recorded && started.elapsed() > Duration::from_secs(10) {
+            (worker, started) = (start_worker(&database.url, &[]).await, Instant::now());
+        }
+        is_recorded
     })
     .await;
     drop(worker);
+    let workers = async || -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM apalis.workers").fetch_one(&pool).await.unwrap()
+    };
+    let before = workers().await;
     let again = start_worker(&database.url, &[]).await;
-    eventually("it has a lease", SOON, async || {
-        let workers = "SELECT count(*) = 2 FROM apalis.workers";
-        sqlx::query_scalar(workers).fetch_one(&pool).await.unwrap()
-    })
-    .await;
+    eventually("it has a lease", SOON, async || workers().await > before).await;
     drop(again);
     let dead = "INSERT INTO apalis.jobs (id, job_type, job, status, attempts, done_at, errors)
                 VALUES ('01DEAD', 'process_transaction', '{}', 'Killed', 1, now(), '[]')";
