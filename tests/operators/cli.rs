@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
+use super::in_time;
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
@@ -30,10 +31,8 @@ impl Output {
 
 /// Runs a command as ada, to its end.
 async fn run(database: &TestDatabase, arguments: &[&str]) -> Output {
-    let variables = [("DATABASE_URL", &*database.url), ("MILLRACE_ACTOR", "ada")];
-    let mut process = Process::start(arguments, &variables);
-    let status = process.wait_for_exit(SOON).await.code();
-    Output { status, text: process.log() }
+    let (status, text) = in_time::run(&database.url, arguments).await;
+    Output { status, text }
 }
 
 /// Runs a command that must succeed, and returns its output.
@@ -307,9 +306,9 @@ async fn workers_show_what_they_run_and_one_is_drained() {
     let database = database::fresh().await;
     assert!(succeed(&database, &["workers"]).await.contains("There are no workers"));
     let mut worker = start_worker(&database.url, &[("QUEUE_HEARTBEAT_SECONDS", "0.2")]).await;
-    let listed = json(&database, &["workers"]).await;
-    let id = listed[0]["id"].as_str().unwrap().to_owned();
+    // Its row is written by the first heartbeat, perhaps after its log line.
     eventually("the worker reports", SOON, async || !json(&database, &["workers"]).await[0]["report"].is_null()).await;
+    let id = json(&database, &["workers"]).await[0]["id"].as_str().unwrap().to_owned();
     let table = succeed(&database, &["workers"]).await;
     assert!(table.starts_with("WORKER") && table.contains(&id) && table.contains("live"), "{table}");
     let shown = succeed(&database, &["workers", "show", &id]).await;
