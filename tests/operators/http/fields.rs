@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{QUEUE, SOON, System, system};
+use super::{QUEUE, SOON, System, in_time, system};
 use crate::harness::{eventually, process::start_worker};
 
 /// What differs between a value and its schema, by the path of the field.
@@ -55,9 +55,9 @@ fn differences(document: &Value, schema: &Value, value: &Value, at: &str, found:
 impl System {
     /// What differs between a response and the document.
     async fn compare(&self, document: &Value, route: &str, path: &str) -> Vec<String> {
-        let response = self.as_admin(reqwest::Method::GET, path).send().await.expect("a response");
-        assert_eq!(response.status().as_u16(), 200, "{path}");
-        let value: Value = response.json().await.expect("JSON");
+        let response = in_time::view(self.as_admin(reqwest::Method::GET, path)).await;
+        assert_eq!(response.status, 200, "{path}: {response:?}");
+        let value: Value = serde_json::from_str(&response.text).expect("JSON");
         let is_filled = value.as_array().is_none_or(|all| !all.is_empty());
         assert!(is_filled, "{path} has no entry to compare");
         let schema = &document["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"];

@@ -3,11 +3,11 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{QUEUE, SOON, VIEWER, system};
+use super::{QUEUE, SOON, VIEWER, in_time, system};
 use crate::harness::{
     eventually,
     http::send,
-    process::{Process, start_worker},
+    process::start_worker,
     system::{System, WEBHOOKS, webhook},
 };
 
@@ -109,10 +109,9 @@ async fn a_timeline_has_the_number_of_all_conflicts() {
     assert_eq!(timeline["conflicts"], 23, "{timeline}");
     let listed = events(&system, "t").await.into_iter().filter(|event| event == "conflict").count();
     assert_eq!(listed, 20, "the first 20 payloads are kept: {timeline}");
-    let mut command = Process::start(&["transaction", "t"], &[("DATABASE_URL", &system.database.url)]);
-    assert!(command.wait_for_exit(SOON).await.success(), "{}", command.log());
+    let (status, printed) = in_time::run(&system.database.url, &["transaction", "t"]).await;
     let total = "conflicts 23; the first 20 different payloads are listed\n";
-    assert!(command.log().contains(total), "{}", command.log());
+    assert!(status == Some(0) && printed.contains(total), "{printed}");
 }
 
 #[tokio::test]

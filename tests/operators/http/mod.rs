@@ -10,6 +10,7 @@ use queue::JobId;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use super::in_time;
 use crate::harness::{
     eventually,
     http::{HttpResponse, send},
@@ -43,7 +44,7 @@ impl System {
 
     /// The response to a request with the viewer's key.
     async fn view(&self, path: &str) -> HttpResponse {
-        send(self.get(path).header("x-api-key", VIEWER)).await
+        in_time::view(self.get(path).header("x-api-key", VIEWER)).await
     }
 
     /// The JSON of a page that viewers may read.
@@ -116,7 +117,11 @@ async fn a_viewer_reads_every_route_and_acts_on_none() {
         let path = path.replace(['{', '}'], "") + "?q=unknown";
         let call = async |header: &'static str, value: &str| {
             let request = system.request(method.clone(), &path).header(header, value);
-            send(if method == Method::POST { request.json(&json!({"reason": " "})) } else { request }).await
+            if method == Method::POST {
+                send(request.json(&json!({"reason": " "}))).await
+            } else {
+                in_time::view(request).await
+            }
         };
         for (header, value, status) in [
             ("x-nothing", "", 403),
