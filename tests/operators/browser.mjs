@@ -55,9 +55,15 @@ async function click(page, selector) {
   }
 }
 
+// Loads a page again until no part is missing because its query took over a second.
+async function complete(page) {
+  while ((await page.content()).includes("Not known now: the query takes over 1 s.")) await page.reload();
+}
+
 // Clicks what leads to another page, and waits for it.
 async function follow(page, selector) {
   await Promise.all([page.waitForNavigation(), click(page, selector)]);
+  await complete(page);
 }
 
 async function type(page, selector, text) {
@@ -93,7 +99,10 @@ async function walk(mode) {
     const isError = message.type() === "error" && !message.text().includes(`status of ${expected}`);
     if (isError) report(mode.name, `console: ${message.text()}`);
   });
-  const open = (path) => page.goto(url + path);
+  const open = async (path) => {
+    await page.goto(url + path);
+    await complete(page);
+  };
 
   await open("/board/dead");
   await check(page, mode, "login");
@@ -117,6 +126,7 @@ async function walk(mode) {
   await check(page, mode, "replay");
   await type(page, "#search", transaction);
   await Promise.all([page.waitForNavigation(), page.keyboard.press("Enter")]);
+  await complete(page);
   if (new URL(page.url()).pathname !== `/board/t/${transaction}`) report(mode.name, `the search leads to ${page.url()}`);
   await check(page, mode, "timeline");
   await follow(page, "main .facts a");
