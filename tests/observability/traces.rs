@@ -165,12 +165,16 @@ async fn one_webhook_is_followed_from_its_request_to_its_settlement() {
 
     let services: std::collections::BTreeSet<_> = collector.spans().into_iter().map(|span| span.service).collect();
     assert_eq!(services.into_iter().collect::<Vec<_>>(), ["millrace-api", "millrace-worker"]);
-    let line = |log: &str, event: &str, id: &str| {
-        let has = |line: &str| line.contains(event) && line.contains(id);
-        log.lines().find(|line| has(line)).unwrap_or_else(|| panic!("{event}, {id}: {log}")).to_owned()
+    let is_logged = |log: String, event: &str, trace: &str| {
+        let id = format!(r#""trace_id":"{trace}""#);
+        log.lines().any(|line| line.contains(event) && line.contains(&id))
     };
-    line(&api.process.log(), "COMPLETED_REQUEST", &format!(r#""trace_id":"{TRACE}""#));
-    line(&worker.log(), "job done", &format!(r#""trace_id":"{}""#, hex(&run.trace_id)));
+    // Other threads write and read the lines, perhaps after the export.
+    eventually("both processes have logged the trace", SOON, async || {
+        is_logged(api.process.log(), "COMPLETED_REQUEST", TRACE)
+            && is_logged(worker.log(), "job done", &hex(&run.trace_id))
+    })
+    .await;
 
     assert!(collector.keys().iter().all(|key| key == COLLECTOR_KEY) && !collector.keys().is_empty());
     let everything = format!("{:?}", collector.spans());
@@ -218,6 +222,7 @@ async fn a_hanging_or_missing_collector_delays_nothing() {
     let (database, hanging) = (database::fresh().await, Collector::start(CollectorMode::Hangs).await);
     // Nothing listens on port 1.
     for endpoint in [&*hanging.url, "http://127.0.0.1:1"] {
+        let started = Instant::now();
         let mut api = Api::start(&database.url, &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)]).await;
         let begun = Instant::now();
         // More spans than the queue of the exporter holds: each request has several.
@@ -227,19 +232,21 @@ async fn a_hanging_or_missing_collector_delays_nothing() {
             let responses = futures_util::future::join_all(requests).await;
             assert!(responses.iter().all(|response| response.status == 404), "{responses:?}");
         }
-        // A batch of 512 spans takes the collector 5 s. If requests waited for their export, these would take over 150 s.
-        assert!(begun.elapsed() < Duration::from_secs(120), "5,000 requests took {:?}", begun.elapsed());
+        // An export takes the collector 5 s. If requests waited for theirs, the 100 rounds would take 500 s.
+        assert!(begun.elapsed() < Duration::from_secs(300), "5,000 requests took {:?}", begun.elapsed());
         api.process.wait_for_line("traces are lost").await;
-        let warnings = api.process.log().matches("traces are lost").count();
-        assert_eq!(warnings, 1, "warnings are rate limited:\n{}", api.process.log());
+        let warnings = api.process.log().matches("traces are lost").count() as u64;
+        // One a minute.
+        let most = 1 + started.elapsed().as_secs() / 60;
+        assert!((1..=most).contains(&warnings), "warnings are rate limited:\n{}", api.process.log());
         let cause = if endpoint == hanging.url { "no response within the time limit" } else { "Connection refused" };
         assert!(api.process.log().contains(cause), "{cause}:\n{}", api.process.log());
         let begun = Instant::now();
         api.process.signal(Signal::SIGTERM);
-        let status = api.process.wait_for_exit(Duration::from_secs(10)).await;
+        let status = api.process.wait_for_exit(Duration::from_secs(40)).await;
         assert!(status.success(), "{status}");
-        // Two seconds for the last spans, and the usual time of a stop.
-        assert!(begun.elapsed() < Duration::from_secs(8), "the stop took {:?}", begun.elapsed());
+        // Two seconds for the last spans, and the usual time of a stop. The whole queue would take 40 s.
+        assert!(begun.elapsed() < Duration::from_secs(20), "the stop took {:?}", begun.elapsed());
     }
     assert!(!hanging.spans().is_empty());
 }
@@ -247,12 +254,17 @@ async fn a_hanging_or_missing_collector_delays_nothing() {
 #[tokio::test]
 async fn remaining_spans_are_exported_at_the_stop() {
     let (database, collector) = (database::fresh().await, Collector::start(CollectorMode::Accepts).await);
-    let mut api = Api::start(&database.url, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)]).await;
-    webhook(&api, "last", &format!("00-{TRACE}-{PARENT}-01")).await;
-    api.process.signal(Signal::SIGTERM);
-    assert!(api.process.wait_for_exit(Duration::from_secs(10)).await.success());
-    let server = collector.find(|received| received.span.name == WEBHOOKS);
-    assert_eq!(server.map(|span| hex(&span.trace_id)).as_deref(), Some(TRACE));
+    let server = || collector.find(|received| received.span.name == WEBHOOKS);
+    // The last spans have two seconds, which a busy machine may exceed: then another process is stopped.
+    eventually("a stop exports the span of the last request", SOON, async || {
+        let mut api = Api::start(&database.url, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)]).await;
+        webhook(&api, "last", &format!("00-{TRACE}-{PARENT}-01")).await;
+        api.process.signal(Signal::SIGTERM);
+        assert!(api.process.wait_for_exit(SOON).await.success());
+        server().is_some()
+    })
+    .await;
+    assert_eq!(server().map(|span| hex(&span.trace_id)).as_deref(), Some(TRACE));
 }
 
 #[tokio::test]
@@ -262,24 +274,30 @@ async fn the_sampler_is_configurable_and_health_checks_are_not_traced() {
     let off = [endpoint, ("OTEL_TRACES_SAMPLER", "always_off"), ("OTEL_SERVICE_NAME", "off")];
     let some = [endpoint, ("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.5")];
     let named = [endpoint, ("OTEL_RESOURCE_ATTRIBUTES", "service.name=named,region=eu")];
-    for variables in [&off[..], &some, &named] {
-        let mut api = Api::start(&database.url, variables).await;
-        for path in ["/livez", "/readyz", "/metrics"] {
-            assert_eq!(send(http_client().get(format!("{}{path}", api.url))).await.status, 200);
-        }
-        for n in 0..64 {
-            assert_eq!(send(http_client().get(format!("{}/v1/transactions/{n}", api.url))).await.status, 404);
-        }
-        api.process.signal(Signal::SIGTERM);
-        assert!(api.process.wait_for_exit(Duration::from_secs(10)).await.success(), "{}", api.process.log());
-    }
     let requests = |service: &str| {
         let spans = collector.spans().into_iter().filter(|received| received.service == service);
         let spans = spans.map(|received| received.span).filter(|span| span.kind() == SpanKind::Server);
         spans.map(|span| span.name).collect::<Vec<_>>()
     };
-    assert!(requests("off").is_empty());
     // With 64 requests at a ratio of one half, fewer than 8 or more than 56 have a probability of 1 in 10^10.
+    for (variables, service, least) in
+        [(&off[..], "off", 0), (&some[..], "millrace-api", 8), (&named[..], "named", 64)]
+    {
+        let mut api = Api::start(&database.url, variables).await;
+        for path in ["/livez", "/readyz", "/metrics"] {
+            let url = format!("{}{path}", api.url);
+            // Readiness has two seconds for the database.
+            eventually(path, SOON, async || send(http_client().get(&url)).await.status == 200).await;
+        }
+        for n in 0..64 {
+            assert_eq!(send(http_client().get(format!("{}/v1/transactions/{n}", api.url))).await.status, 404);
+        }
+        // Before the stop, which has two seconds for the last spans.
+        eventually("the requests are exported", SOON, async || requests(service).len() >= least).await;
+        api.process.signal(Signal::SIGTERM);
+        assert!(api.process.wait_for_exit(SOON).await.success(), "{}", api.process.log());
+    }
+    assert!(requests("off").is_empty());
     assert!((8..=56).contains(&requests("millrace-api").len()), "{:?}", requests("millrace-api").len());
     assert_eq!(requests("named"), vec!["GET /v1/transactions/{transaction_id}"; 64]);
 }
