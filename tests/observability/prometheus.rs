@@ -100,7 +100,8 @@ fn configuration(system: &MonitoredSystem) -> String {
         );
         replace(&names, &format!("    static_configs:\n      - targets: ['{address}']\n"), 1);
     }
-    replace("_interval: 10s", "_interval: 500ms", 2);
-    replace("scrape_timeout: 5s", "scrape_timeout: 500ms", 1);
+    // A busy process may need half a second for its metrics, and a scrape that is too late makes all its series stale.
+    replace("_interval: 10s", "_interval: 1s", 2);
+    replace("scrape_timeout: 5s", "scrape_timeout: 1s", 1);
     text
 }
