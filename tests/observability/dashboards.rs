@@ -71,8 +71,14 @@ async fn no_panel_is_empty() {
             let query = variable["query"].as_str().expect("a query");
             let inner = query.strip_prefix("label_values(").and_then(|query| query.strip_suffix(')'));
             let (metric, label) = inner.and_then(|inner| inner.split_once(", ")).expect("label_values(metric, label)");
-            let found = prometheus.query(metric).await;
-            assert!(!found.is_empty() && found.iter().all(|(labels, _)| labels[label].is_string()), "{name}: {query}");
+            let mut found = Vec::new();
+            // A series is stale after a scrape that was too late.
+            eventually(&format!("{name}: {metric} exists"), SOON, async || {
+                found = prometheus.query(metric).await;
+                !found.is_empty()
+            })
+            .await;
+            assert!(found.iter().all(|(labels, _)| labels[label].is_string()), "{name}: {query}");
         }
     }
 }
