@@ -21,13 +21,19 @@ async fn two_processes_rotate_their_files_without_losing_a_line() {
     })
     .await;
     assert!(files(&system.folder).iter().all(|(_, size)| *size <= MEBIBYTE), "{:?}", files(&system.folder));
-    let mut seen = BTreeMap::new();
-    for (_, line) in lines(&system.folder) {
-        let line: Value = serde_json::from_str(&line).expect("JSON");
-        if let Some((number, _)) = line["path"].as_str().and_then(|path| path[1..].split_once("/noise-")) {
-            *seen.entry(number.parse::<u32>().expect("a number")).or_insert(0) += 1;
+    let mut seen = BTreeMap::<u32, u32>::new();
+    // A line is written some time after its response.
+    eventually("all lines are written", SOON, async || {
+        seen.clear();
+        for (_, line) in lines(&system.folder).await {
+            let line: Value = serde_json::from_str(&line).expect("JSON");
+            if let Some((number, _)) = line["path"].as_str().and_then(|path| path[1..].split_once("/noise-")) {
+                *seen.entry(number.parse().expect("a number")).or_insert(0) += 1;
+            }
         }
-    }
+        seen.values().sum::<u32>() >= 1000
+    })
+    .await;
     assert!(seen.len() == 500 && seen.values().all(|times| *times == 2), "each line once per process: {seen:?}");
     let metrics = send(system.client.get(format!("{}/metrics", system.apis[0].url))).await.text;
     for output in ["stdout", "files"] {
@@ -40,19 +46,18 @@ async fn two_processes_rotate_their_files_without_losing_a_line() {
 async fn the_total_size_of_all_files_is_limited() {
     let system = System::start(2, &[("LOG_FILE_MB", "1"), ("LOG_KEEP_MB", "4")]).await;
     // 24 MiB of lines, which compress to 18 MiB.
+    let total = || files(&system.folder).iter().map(|(_, size)| size).sum::<u64>();
     let mut most = 0;
     for _ in 0..6 {
         system.log(300).await;
-        most = most.max(files(&system.folder).iter().map(|(_, size)| size).sum());
+        most = most.max(total());
+        // Each of the two processes may exceed the limit by one file, just after a rotation, and by more until its
+        // cleaner gets processor time.
+        eventually("the oldest files are removed", SOON, async || total() <= 6 * MEBIBYTE).await;
     }
-    assert!(lines(&system.folder).len() < 3000, "the oldest files are deleted");
     println!("24 MiB written, at most {most} bytes kept");
-    // Each of the two processes may exceed the limit by one file, just after a rotation.
-    assert!(most <= 6 * MEBIBYTE, "{most}");
-    eventually("the total size is within the limit", SOON, async || {
-        files(&system.folder).iter().map(|(_, size)| size).sum::<u64>() <= 4 * MEBIBYTE
-    })
-    .await;
+    assert!(lines(&system.folder).await.len() < 3000, "the oldest files are deleted");
+    eventually("the total size is within the limit", SOON, async || total() <= 4 * MEBIBYTE).await;
 }
 
 #[tokio::test]
@@ -63,16 +68,16 @@ async fn the_next_process_compresses_the_file_of_a_dead_one() {
     dead.process.signal(Signal::SIGKILL);
     dead.process.wait_for_exit(SOON).await;
     assert_eq!(names(&system.folder, ".gz"), 0);
-    let before = lines(&system.folder);
+    let before = lines(&system.folder).await;
     system.add(&[]).await;
     let compressed = format!("-{}-", dead.process.pid());
     eventually("only the file of the dead process is compressed", SOON, async || {
         let gz: Vec<_> = files(&system.folder).into_iter().map(|(path, _)| path.display().to_string()).collect();
         let gz: Vec<_> = gz.into_iter().filter(|path| path.ends_with(".gz")).collect();
-        gz.len() == 1 && gz[0].contains(&compressed)
+        // The file is removed after its compressed one is complete.
+        gz.len() == 1 && gz[0].contains(&compressed) && names(&system.folder, ".jsonl") == 2
     })
     .await;
-    assert_eq!(names(&system.folder, ".jsonl"), 2);
-    let after = lines(&system.folder);
+    let after = lines(&system.folder).await;
     assert!(before.iter().all(|line| after.contains(line)), "no line is lost");
 }

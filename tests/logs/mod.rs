@@ -5,8 +5,10 @@ mod files;
 mod secrets;
 
 use std::{
+    collections::BTreeSet,
     io::Read,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use flate2::read::GzDecoder;
@@ -16,11 +18,13 @@ use serde_json::Value;
 
 use crate::harness::{
     database::{self, TestDatabase},
+    eventually,
     http::{HttpResponse, send},
     process::{Api, http_client},
     scratch::Scratch,
 };
 
+const SOON: Duration = Duration::from_secs(60);
 const ADMIN: &str = "key-of-admin";
 const SECRET: &str = "a-secret-of-these-tests-32-bytes-long";
 
@@ -94,15 +98,38 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
 }
 
 /// All complete lines in a folder with their timestamps, read independently of the code under test.
-fn lines(folder: &Path) -> Vec<(String, String)> {
+///
+/// While a process compresses a file, the file has two names, or the second one is incomplete: then the folder is read
+/// again.
+async fn lines(folder: &Path) -> Vec<(String, String)> {
+    let mut texts = None;
+    eventually("no file is compressed or removed", SOON, async || {
+        texts = read_settled(folder);
+        texts.is_some()
+    })
+    .await;
     let mut lines = Vec::new();
-    for (path, _) in files(folder) {
-        let text = text(&path);
+    for text in texts.expect("texts") {
         let whole = text.rsplit_once('\n').map_or("", |(whole, _torn)| whole);
         lines.extend(whole.lines().map(|line| (time(line), line.to_owned())));
     }
     lines.sort();
     lines
+}
+
+/// The texts of all files; `None` if one of them is being compressed or removed.
+fn read_settled(folder: &Path) -> Option<Vec<String>> {
+    let paths = || files(folder).into_iter().map(|(path, _)| path).collect::<BTreeSet<_>>();
+    let found = paths();
+    let is_settled = |path: &PathBuf| {
+        let compressed = PathBuf::from(format!("{}.gz", path.display()));
+        path.extension().is_some_and(|extension| extension != "new") && !found.contains(&compressed)
+    };
+    if !found.iter().all(is_settled) {
+        return None;
+    }
+    let texts = found.iter().map(|path| read(path).ok()).collect();
+    if paths() == found { texts } else { None }
 }
 
 /// The timestamp of a line, without its `Z`, so that text order is time order.
@@ -119,10 +146,14 @@ fn names(folder: &Path, ending: &str) -> usize {
 
 /// The text of a log file, decompressed if necessary.
 pub(crate) fn text(path: &Path) -> String {
+    read(path).expect("text")
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    let file = std::fs::File::open(path).expect("a file");
+    let file = std::fs::File::open(path)?;
     let compressed = path.extension().is_some_and(|extension| extension == "gz");
     let mut reader: Box<dyn Read> = if compressed { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
-    reader.read_to_string(&mut text).expect("text");
-    text
+    reader.read_to_string(&mut text)?;
+    Ok(text)
 }

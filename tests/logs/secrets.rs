@@ -184,7 +184,7 @@ async fn no_secret_is_in_any_log() {
     assert_eq!(export.status, 200, "{export:?}");
     let metrics = session.get("/metrics", ("x-nothing", "")).await.text;
 
-    let files: String = lines(&folder).into_iter().map(|(_, line)| line + "\n").collect();
+    let files: String = lines(&folder).await.into_iter().map(|(_, line)| line + "\n").collect();
     let logs = [
         ("the API's output", api.process.log()),
         ("the worker's output", worker.log()),
