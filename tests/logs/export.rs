@@ -14,20 +14,29 @@ use super::{ADMIN, SECRET, System, files, lines, time};
 use crate::harness::{eventually, http::send};
 
 const SOON: Duration = Duration::from_secs(60);
+/// The limit of a download of 200 MiB.
+const LONG: Duration = Duration::from_secs(600);
 
 fn now() -> String {
     OffsetDateTime::now_utc().format(&Rfc3339).expect("a time")
 }
 
-/// Waits for at least `count` log entries of exports, and returns them.
-async fn export_entries(system: &System, count: usize) -> Vec<Value> {
-    let logged = || {
+/// Waits for the log entry of the export with this correlation id, which is written after the response, and returns it.
+async fn export_entry(system: &System, correlation_id: &str) -> Value {
+    let mut entry = None;
+    eventually("the export is logged", SOON, async || {
         let log = system.apis[0].process.log();
-        let lines = log.lines().filter(|line| line.contains(r#""event":"logs exported""#));
-        lines.map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
-    };
-    eventually("the exports are logged", SOON, async || logged().len() >= count).await;
-    logged()
+        let mut lines = log.lines().filter(|line| line.contains(r#""event":"logs exported""#));
+        entry = lines.find(|line| line.contains(correlation_id)).map(str::to_owned);
+        entry.is_some()
+    })
+    .await;
+    serde_json::from_str(&entry.expect("a line")).expect("JSON")
+}
+
+/// The correlation id of a response.
+fn correlation_id(response: &reqwest::Response) -> String {
+    response.headers()["x-correlation-id"].to_str().expect("ASCII").to_owned()
 }
 
 #[tokio::test]
@@ -37,6 +46,15 @@ async fn an_export_has_exactly_the_lines_of_its_range() {
     let from = now();
     system.log(300).await;
     let to = now();
+    let (first, last) = (from.trim_end_matches('Z'), to.trim_end_matches('Z'));
+    let within = |time: &str| first <= time && time < last;
+    let in_files =
+        async || lines(&system.folder).await.into_iter().filter(|(time, _)| within(time)).collect::<Vec<_>>();
+    // A line is written some time after its response.
+    eventually("the lines of all requests are in the files", SOON, async || {
+        in_files().await.iter().filter(|(_, line)| line.contains("/noise-")).count() == 600
+    })
+    .await;
     let written = async {
         // The processes keep logging during the export, and rotate and compress files.
         let range = format!("?from={from}&to={to}");
@@ -48,33 +66,30 @@ async fn an_export_has_exactly_the_lines_of_its_range() {
     assert_eq!((plain.status, plain.header("content-type")), (200, "application/x-ndjson"), "{:?}", plain.headers);
     assert!(plain.header("content-disposition").starts_with("attachment; filename=\"millrace-logs-20"));
     assert_eq!((gz.status().as_u16(), &gz.headers()["content-type"]), (200, &"application/gzip".parse().unwrap()));
+    let gz_id = correlation_id(&gz);
     let bytes = gz.bytes().await.expect("a complete response");
     let mut text = String::new();
     GzDecoder::new(&bytes[..]).read_to_string(&mut text).expect("whole");
     assert!(text == plain.text, "{} and {} bytes", text.len(), plain.text.len());
 
     let exported: Vec<(String, String)> = plain.text.lines().map(|line| (time(line), line.to_owned())).collect();
-    let (first, last) = (from.trim_end_matches('Z'), to.trim_end_matches('Z'));
-    let within = |time: &str| first <= time && time < last;
     let mut sorted = exported.clone();
     sorted.sort();
-    // The files may lag behind the export by a moment.
-    let expected = || lines(&system.folder).into_iter().filter(|(time, _)| within(time)).collect::<Vec<_>>();
-    assert!(sorted == expected(), "{} lines of {}", sorted.len(), expected().len());
+    let expected = in_files().await;
+    assert!(sorted == expected, "{} lines of {}", sorted.len(), expected.len());
     assert!(sorted.len() >= 600, "{}", sorted.len());
     // Another thread's line may overtake a line between its timestamp and the queue, by a moment at most.
     let second = |text: &str| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339).expect("a time");
     assert!(exported.windows(2).all(|pair| second(&pair[0].0) - second(&pair[1].0) < time::Duration::seconds(1)));
 
-    let logged = export_entries(&system, 2).await;
-    let line = &logged[0];
+    let line = export_entry(&system, plain.header("x-correlation-id")).await;
     assert_eq!((&line["who"], &line["from"], &line["to"]), (&"ADMIN_API_KEY".into(), &from.into(), &to.into()));
     assert_eq!(
         (line["lines"].as_u64(), line["bytes"].as_u64()),
         (Some(sorted.len() as u64), Some(plain.text.len() as u64))
     );
     assert_eq!((&line["broken"], &line["correlation_id"]), (&0.into(), &plain.header("x-correlation-id").into()));
-    assert_eq!(logged[1]["bytes"], bytes.len());
+    assert_eq!(export_entry(&system, &gz_id).await["bytes"], bytes.len());
 }
 
 #[tokio::test]
@@ -83,6 +98,7 @@ async fn exports_need_the_admin_key_and_a_valid_range() {
     let url = format!("{}/logs/export", system.apis[0].url);
     let tokens = Tokens::new(SECRET.as_bytes());
     let bearer = |role| format!("Bearer {}", tokens.issue(UserId(7), role).expect("a token"));
+    let mut callers = Vec::new();
     for (name, value, status) in [
         ("x-nothing", "", 403),
         ("x-api-key", "key-of-private-routes", 403),
@@ -94,9 +110,11 @@ async fn exports_need_the_admin_key_and_a_valid_range() {
     ] {
         let response = send(system.client.get(&url).header(name, value)).await;
         assert_eq!(response.status, status, "{name}: {value}: {response:?}");
+        if status == 200 {
+            callers.push(export_entry(&system, response.header("x-correlation-id")).await["who"].clone());
+        }
     }
-    let logged = export_entries(&system, 2).await;
-    assert_eq!([&logged[0]["who"], &logged[1]["who"]], ["user 7", "ADMIN_API_KEY"]);
+    assert_eq!(callers, ["user 7", "ADMIN_API_KEY"]);
 
     let wrong = system.export("?from=yesterday&to=2024-01-15&format=csv").await;
     let failures = wrong.validation_errors();
@@ -147,7 +165,8 @@ async fn a_large_export_uses_little_memory_and_stops_when_the_client_disconnects
     let before = peak_memory(system.apis[0].process.pid());
     let range = "?from=2026-11-20T12:00:00Z&to=2026-11-20T13:00:00Z";
     let mut bytes = 0;
-    let mut response = system.export_request(range).send().await.expect("a response");
+    let mut response = system.export_request(range).timeout(LONG).send().await.expect("a response");
+    let whole = correlation_id(&response);
     while let Some(chunk) = response.chunk().await.expect("a chunk") {
         bytes += chunk.len() as u64;
     }
@@ -158,12 +177,13 @@ async fn a_large_export_uses_little_memory_and_stops_when_the_client_disconnects
 
     // A client that disconnects in between is noticed, and the log entry has the error.
     let mut response = system.export_request(range).send().await.expect("a response");
+    let part = correlation_id(&response);
     assert!(response.chunk().await.expect("a chunk").is_some());
     drop(response);
-    let logged = export_entries(&system, 2).await;
-    assert_eq!(logged[0]["lines"], LINES);
-    assert!(logged[1]["error"].as_str().is_some_and(|error| error.contains("disconnected")), "{}", logged[1]);
-    assert!(logged[1]["bytes"].as_u64() < Some(size));
+    assert_eq!(export_entry(&system, &whole).await["lines"], LINES);
+    let entry = export_entry(&system, &part).await;
+    assert!(entry["error"].as_str().is_some_and(|error| error.contains("disconnected")), "{entry}");
+    assert!(entry["bytes"].as_u64() < Some(size));
 }
 
 /// The peak memory of a process, in KiB.
