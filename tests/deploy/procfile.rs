@@ -57,8 +57,9 @@ async fn the_procfile_releases_serves_and_stops() {
 
     let children = descendants(running.pid());
     assert!(children.len() >= 2, "{children:?}");
-    // Wait for the last log line: a signal while honcho prints makes it fail and leave its children behind.
+    // Wait for the last log line of both: a signal while honcho prints makes it fail and leave its children behind.
     running.wait_for_line("path=\"/v1/transactions/txn_proc\"").await;
+    running.wait_for_line("job done").await;
     running.signal(Signal::SIGTERM);
     // honcho starts each program through a shell, and the signal ends that shell at once. The programs end later and write
     // their exit status to a file.
