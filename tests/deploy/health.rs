@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    database,
+    database, eventually,
     port::Port,
     process::{Api, Process, start_worker},
 };
@@ -29,13 +29,16 @@ async fn it_checks_api_and_worker() {
     let port = api.url.rsplit_once(':').unwrap().1;
     // As in the image, where the API listens on every address.
     assert_eq!(health(&[], &[("HOST", "0.0.0.0"), ("PORT", port)]).await, (true, String::new()));
-    assert_eq!(health(&[&format!("{}/readyz", api.url)], &[]).await, (true, String::new()));
+    let ready = format!("{}/readyz", api.url);
+    // Readiness has two seconds for the database.
+    eventually("the API is ready", SOON, async || health(&[&ready], &[]).await == (true, String::new())).await;
     let mut worker = start_worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
     let line: serde_json::Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let address = line["address"].as_str().unwrap();
     assert_eq!(health(&[&format!("http://{address}/livez")], &[]).await, (true, String::new()));
     // As in the container of a worker, where no API listens.
-    let (closed, worker_port) = (Port::free().to_string(), address.rsplit_once(':').unwrap().1);
+    let reserved = Port::free();
+    let (closed, worker_port) = (reserved.to_string(), address.rsplit_once(':').unwrap().1);
     let variables = [("PORT", &*closed), ("WORKER_HEALTH_PORT", worker_port)];
     assert_eq!(health(&[], &variables).await, (true, String::new()));
     let (healthy, output) = health(&[&format!("{}/nowhere", api.url)], &[]).await;
@@ -51,14 +54,22 @@ async fn an_api_without_its_database_is_alive_and_not_ready() {
     let mut api = Process::start(&["api"], &[("DATABASE_URL", &url), ("PORT", &port)]);
     api.wait_for_line("waiting for the database").await;
     assert_eq!(health(&[], &[("PORT", &port)]).await, (true, String::new()));
-    let (ready, output) = health(&[&format!("http://127.0.0.1:{port}/readyz")], &[]).await;
-    assert!(!ready && output.contains("503") && !output.contains("hunter2"), "{output}");
+    let url = format!("http://127.0.0.1:{port}/readyz");
+    // The API looks for the database for nearly three seconds, and the command waits for four.
+    eventually("the API responds in time", SOON, async || {
+        let (ready, output) = health(&[&url], &[]).await;
+        assert!(!ready && !output.contains("hunter2"), "{output}");
+        output.contains("503")
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn wrong_missing_and_refused_responses_are_unhealthy() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/livez", listener.local_addr().unwrap());
+    // No other test gets this port after its listener has gone.
+    let port = Port::free();
+    let listener = TcpListener::bind(port.address()).await.unwrap();
+    let url = format!("http://{}/livez", port.address());
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         // Read the request first: closing a socket with unread data resets the connection and loses the response.
