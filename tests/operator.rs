@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{
-    database::{self, TestDatabase},
-    eventually,
-    process::{Process, start_worker},
+use crate::{
+    harness::{
+        database::{self, TestDatabase},
+        eventually,
+        process::{Process, start_worker},
+    },
+    operators::in_time,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -15,9 +18,8 @@ const REASON: [&str; 2] = ["--reason", "the processor is back"];
 
 /// Runs a command. Returns whether it succeeded, and its output.
 async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, String) {
-    let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url)]);
-    let succeeded = process.wait_for_exit(SOON).await.success();
-    (succeeded, process.log())
+    let (status, log) = in_time::run(&database.url, arguments).await;
+    (status == Some(0), log)
 }
 
 /// Runs a command that must succeed, and returns its JSON.
@@ -139,6 +141,11 @@ async fn a_queue_is_paused_and_resumed() {
     let (_, log) = run(&database, &["queues"]).await;
     assert!(log.contains("There are no queues"), "{log}");
     let worker = start_worker(&database.url, &[]).await;
+    // The thread of the heartbeat writes the row, perhaps after the worker's log line.
+    eventually("the worker has a row", SOON, async || {
+        sqlx::query_scalar("SELECT count(*) = 1 FROM apalis.workers").fetch_one(&pool).await.unwrap()
+    })
+    .await;
     let queue = "process_transaction";
     let paused = run_json(&database, &["queues", "pause", queue, "--reason", "the processor is down"]).await;
     assert_eq!((&paused[0]["reason"], &paused[0]["workers"]), (&"the processor is down".into(), &1.into()));

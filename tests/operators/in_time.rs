@@ -34,7 +34,7 @@ pub(super) async fn view(request: RequestBuilder) -> HttpResponse {
 }
 
 /// Runs a command as ada until the database responds in time. Returns its exit status and its output.
-pub(super) async fn run(database: &str, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) async fn run(database: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let mut result = (None, String::new());
     eventually(&format!("the database responds to {arguments:?}"), TRIES, async || {
         let variables = [("DATABASE_URL", database), ("MILLRACE_ACTOR", "ada")];

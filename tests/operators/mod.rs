@@ -6,6 +6,6 @@ mod capacity;
 mod cli;
 mod doctor;
 mod http;
-mod in_time;
+pub(crate) mod in_time;
 mod pages;
 mod views;
