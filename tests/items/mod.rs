@@ -9,6 +9,7 @@ mod names;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -21,7 +22,7 @@ use jobs::{
 };
 use queue::{Origin, Queue, Registry, Worker};
 use runtime::{
-    clients::{self, redis::RedisUrl},
+    clients::redis::{Redis, RedisUrl},
     config::EnvReader,
     error::Error,
     shutdown::Shutdown,
@@ -37,6 +38,8 @@ use crate::harness::{
 
 const SECRET: &str = "a secret of the tests, 32 bytes long or more";
 const ITEMS: &str = "/api/v1/items";
+/// A time-out of Redis that a busy machine keeps.
+const PATIENT: Duration = Duration::from_secs(20);
 
 /// Starts an API process that accepts the tokens of [`create_user`].
 async fn start(variables: &[(&str, &str)]) -> System {
@@ -49,6 +52,21 @@ async fn create_user(pool: &PgPool, name: &str) -> (UserId, String) {
                   RETURNING id";
     let id = UserId(sqlx::query_scalar(insert).bind(name).fetch_one(pool).await.expect("a user"));
     (id, Tokens::new(SECRET.as_bytes()).issue(id, Role::User).expect("a token"))
+}
+
+/// The address of a Redis, as a process reads it.
+fn redis_url(url: &str) -> RedisUrl {
+    RedisUrl::read(&mut EnvReader::from_pairs(&[("REDIS_URL", url)])).expect("a URL")
+}
+
+/// A client with the short time-out of production: on a busy machine, the cache may miss entries and their removals.
+fn impatient_redis(url: &str) -> Redis {
+    Redis::start(&redis_url(url)).expect("a client")
+}
+
+/// A client that waits until Redis has responded.
+fn patient_redis(url: &str) -> Redis {
+    Redis::with_timeout(&redis_url(url), PATIENT).expect("a client")
 }
 
 /// The newest version that the index received, with its item unless that version removed it.
@@ -125,11 +143,7 @@ impl ItemHarness {
     }
 
     /// Starts the feature as one process does, with a cache in memory or in this Redis.
-    fn start_items(&self, redis: Option<&str>) -> Items {
-        let pairs: Vec<(&str, &str)> = redis.map(|url| ("REDIS_URL", url)).into_iter().collect();
-        let url = RedisUrl::read(&mut EnvReader::from_pairs(&pairs));
-        assert_eq!(url.is_some(), redis.is_some());
-        let redis = url.map(|url| clients::redis::Redis::start(&url).expect("a client"));
+    fn start_items(&self, redis: Option<Redis>) -> Items {
         Items::start(&self.pool.clone().into(), &self.queue, redis, Arc::new(self.index.clone()))
     }
 
