@@ -17,6 +17,9 @@ use crate::harness::{
     process::{self, Api},
 };
 
+/// While Elasticsearch fails, one search in this many seconds tries it.
+const PAUSE_SECONDS: u64 = 5;
+
 /// A searcher over a fake Elasticsearch and a database.
 struct SearchHarness {
     fake: FakeElasticsearch,
@@ -34,6 +37,11 @@ impl SearchHarness {
         Self { searcher: Searcher::start(&pool.clone().into(), &config).unwrap(), fake, pool, database }
     }
 
+    /// How many further searches may have tried a failing Elasticsearch by now, if the first one began after this time.
+    fn most_tries_since(begun: Instant) -> usize {
+        usize::try_from(begun.elapsed().as_secs() / PAUSE_SECONDS).expect("a short test")
+    }
+
     async fn search_ids(&self, query: &str) -> Vec<i64> {
         let found = self.searcher.search(query, 10).await.expect("hits");
         found.hits.into_iter().map(|hit| hit.document.id).collect()
@@ -47,6 +55,7 @@ async fn postgres_serves_searches_while_elasticsearch_is_down() {
     assert_eq!(harness.search_ids("kettle").await, [1]);
     // The second request also finds misspelt words, because there are few hits.
     assert_eq!(harness.fake.count_searches(), 2, "the hits come from Elasticsearch");
+    let begun = Instant::now();
     for mode in [FakeMode::Rejecting(503), FakeMode::Rejecting(429), FakeMode::Rejecting(400)] {
         harness.fake.set_mode(mode);
         let error = harness.searcher.index(document(2, 1, "second kettle", None)).await.expect_err("a refusal");
@@ -54,7 +63,8 @@ async fn postgres_serves_searches_while_elasticsearch_is_down() {
         assert_eq!(harness.search_ids("kettle").await, [1, 2], "PostgreSQL has the document already");
     }
     // Elasticsearch is known to be down, so only one search in five seconds tries it.
-    assert_eq!(harness.fake.count_searches(), 3, "{:?}", harness.fake.state().requests);
+    let (tries, most) = (harness.fake.count_searches(), 3 + SearchHarness::most_tries_since(begun));
+    assert!((3..=most).contains(&tries), "{tries}: {:?}", harness.fake.state().requests);
     // The retry of the indexing job writes the document.
     harness.fake.set_mode(FakeMode::Healthy);
     harness.searcher.index(document(2, 1, "second kettle", None)).await.unwrap();
@@ -66,15 +76,17 @@ async fn a_silent_elasticsearch_delays_only_one_search() {
     let harness = SearchHarness::start(Fallback::Postgres).await;
     harness.searcher.index(document(1, 1, "kettle", None)).await.unwrap();
     harness.fake.set_mode(FakeMode::Silent);
-    let begun = Instant::now();
+    let (before, begun) = (harness.fake.count_searches(), Instant::now());
     assert_eq!(harness.search_ids("kettle").await, [1]);
     let first = begun.elapsed();
-    assert!(first >= Duration::from_secs(1) && first < Duration::from_secs(4), "{first:?}");
-    let begun = Instant::now();
+    // It has 2 s for its response. A busy machine adds some seconds.
+    assert!(first >= Duration::from_secs(1) && first < Duration::from_secs(12), "{first:?}");
     for _ in 0..20 {
         assert_eq!(harness.search_ids("kettle").await, [1]);
     }
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?} for twenty", begun.elapsed());
+    // Only a search that tries it waits for it.
+    let (tries, most) = (harness.fake.count_searches() - before, 1 + SearchHarness::most_tries_since(begun));
+    assert!((1..=most).contains(&tries), "{tries} of 21 searches waited in {:?}", begun.elapsed());
 }
 
 #[tokio::test]
