@@ -26,6 +26,9 @@ pub(super) const KEY: &str = "the key of the tests";
 pub(super) const ADMIN_KEY: &str = "the other key of the tests";
 const SECRET: &str = "a secret of the tests, 32 bytes long or more";
 pub(super) const STALE: &str = "110 - \"Response is Stale\"";
+/// Limits that a busy machine keeps: even a fast provider may need seconds there.
+pub(super) const PATIENT: Ages =
+    Ages { hedge: Duration::from_secs(10), max_wait: Duration::from_secs(20), ..Ages::DEFAULT };
 
 /// A database and providers. Any number of nodes run over them.
 pub(super) struct PriceHarness {
@@ -56,8 +59,7 @@ impl PriceHarness {
     }
 
     pub(super) async fn node(&self, redis: Option<&str>) -> Node {
-        // On a busy machine even a fast provider may need a second.
-        self.node_with(redis, Ages { hedge: Duration::from_secs(10), ..Ages::DEFAULT }).await
+        self.node_with(redis, PATIENT).await
     }
 
     pub(super) async fn node_with(&self, redis: Option<&str>, ages: Ages) -> Node {
@@ -68,7 +70,7 @@ impl PriceHarness {
     /// Starts a node with one of the two providers.
     pub(super) async fn node_with_only(&self, id: ProviderId, redis: Option<&str>) -> Node {
         let provider = self.providers.all().into_iter().filter(|provider| provider.id() == id);
-        self.node_of(id.as_str(), Providers(provider.collect()), redis, Ages::DEFAULT).await
+        self.node_of(id.as_str(), Providers(provider.collect()), redis, PATIENT).await
     }
 
     /// Starts a node with these providers, whose names are also set as `CRYPTO_PROVIDERS`.
