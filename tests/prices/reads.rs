@@ -297,8 +297,11 @@ async fn a_slow_provider_is_waited_for_briefly_when_prices_are_stored() {
     let started_at = Instant::now();
     assert!(node.read(price).await.1 && node.chart_with_missing(chart).await.1);
     assert!(started_at.elapsed() >= 2 * max_wait && started_at.elapsed() < SOON, "{:?}", started_at.elapsed());
-    // No reader waited for the late response, but it was stored.
+    // No reader waited for the late response, but it is stored. Until then the clock must not allow another call.
     coingecko.gate.add_permits(2);
+    let rows = "SELECT (SELECT count(*) FROM spot_prices WHERE price = 2) + (SELECT count(*) FROM prices)";
+    let count = async || sqlx::query_scalar::<_, i64>(rows).fetch_one(&node.pool).await.expect("a number");
+    eventually("the price and the fourth day are stored", SOON, async || count().await == 5).await;
     eventually("the late prices are returned", SOON, async || {
         harness.providers.advance(Duration::from_secs(1));
         let (shown, stale) = node.read(price).await;
