@@ -208,8 +208,8 @@ async fn an_emptied_frozen_or_killed_redis_fails_no_request() {
         assert_eq!(node.chart(CHART).await, (before.clone(), false));
         assert!(!node.read(PRICE).await.1);
     }
-    // If each of the 40 reads waited for Redis, this would take at least 20 s.
-    assert!(started_at.elapsed() < Duration::from_secs(15), "{:?}", started_at.elapsed());
+    // Each of the 40 reads asks Redis at least four times. If it waited each time, this would take 80 s.
+    assert!(started_at.elapsed() < Duration::from_secs(30), "{:?}", started_at.elapsed());
     redis.thaw();
     redis.kill().await;
     harness.providers.set(NOON + Duration::from_secs(24 * 3600));
