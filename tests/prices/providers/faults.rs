@@ -75,6 +75,7 @@ async fn assert_ends(exchange: &FakeProviders, source: ProviderId, fault: Fault)
     let before = exchange.calls(source);
     exchange.fail(source, fault.clone());
     let response = days(&*provider, DAYS).await;
+    let responded_at = Instant::now();
     let calls = exchange.calls(source) - before;
     match (expected_end(source, &fault), response) {
         (End::Right, Ok(fetched)) => {
@@ -98,8 +99,11 @@ async fn assert_ends(exchange: &FakeProviders, source: ProviderId, fault: Fault)
             // No call of this process is made before then.
             exchange.heal(source);
             let again = spots(&*provider, &[asset("ethereum")], &currency("eur")).await;
-            assert!(matches!(again, Err(ProviderError::RetryLater { .. })), "{case}: {again:?}");
-            assert_eq!(exchange.calls(source) - before, expected, "{case}");
+            // A pause of 1 s may have ended on a busy machine.
+            if responded_at.elapsed() < after {
+                assert!(matches!(again, Err(ProviderError::RetryLater { .. })), "{case}: {again:?}");
+                assert_eq!(exchange.calls(source) - before, expected, "{case}");
+            }
         }
         (End::Failed(expected), Err(ProviderError::Failed(failed, why))) => {
             assert_eq!((failed, calls), (source, expected), "{case}: {why}");
