@@ -293,7 +293,7 @@ fn classify(status: StatusCode) -> Parsed<()> {
 mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
+        net::{TcpListener, TcpSocket},
     };
 
     use super::*;
@@ -319,9 +319,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_is_named_without_secrets() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
+        // The socket keeps the port from other tests, and nothing listens there.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let port = socket.local_addr().expect("an address").port();
         let error = error_of(&client(port)).await;
         assert!(error.contains("Connection refused"), "{error}");
     }
