@@ -278,6 +278,8 @@ async fn a_nonce_used_by_another_transaction_is_replaced() {
     harness.node.call("eth_sendTransaction", foreign).await;
     harness.node.mine().await;
     harness.node.set_automine(true).await;
+    // The next transaction may have been sent in between. It is not mined by itself then.
+    harness.node.mine().await;
     let response = request.await.expect("a task").expect("a response");
     assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(harness.system.history(10).await, ["5.0"]);
