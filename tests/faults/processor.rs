@@ -10,7 +10,10 @@ use std::{
 };
 
 use poem::{EndpointExt, Request, Route, Server, handler, listener::TcpAcceptor, post, web::Data};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
+
+/// The delay of calls that a test holds until it releases them: longer than any test.
+pub(crate) const UNTIL_RELEASED: Duration = Duration::from_secs(3600);
 
 /// A running processor; dropping it stops the server.
 pub(crate) struct Processor {
@@ -23,6 +26,8 @@ struct State {
     /// The number of calls per `Idempotency-Key`.
     calls: Mutex<HashMap<String, usize>>,
     delay: Mutex<Duration>,
+    /// Ends the delays of all calls under way.
+    release: Notify,
     completed: AtomicUsize,
 }
 
@@ -31,8 +36,12 @@ impl Processor {
     pub(crate) async fn start(delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/charge", listener.local_addr().expect("an address"));
-        let state =
-            Arc::new(State { calls: Mutex::default(), delay: Mutex::new(delay), completed: AtomicUsize::new(0) });
+        let state = Arc::new(State {
+            calls: Mutex::default(),
+            delay: Mutex::new(delay),
+            release: Notify::new(),
+            completed: AtomicUsize::new(0),
+        });
         let routes = Route::new().at("/charge", post(charge)).data(state.clone());
         let server = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).expect("an acceptor")).run(routes);
         let server = tokio::spawn(async move { server.await.expect("a server") });
@@ -42,6 +51,11 @@ impl Processor {
     /// Sets the delay of further calls.
     pub(crate) fn set_delay(&self, delay: Duration) {
         *self.state.delay.lock().unwrap() = delay;
+    }
+
+    /// Responds to all calls under way. Further calls have their delay.
+    pub(crate) fn release(&self) {
+        self.state.release.notify_waiters();
     }
 
     /// The number of calls.
@@ -74,8 +88,10 @@ impl Drop for Processor {
 #[handler]
 async fn charge(request: &Request, Data(state): Data<&Arc<State>>) {
     let key = request.header("Idempotency-Key").expect("an Idempotency-Key").to_owned();
+    // A call that is counted can be released.
+    let released = state.release.notified();
     *state.calls.lock().unwrap().entry(key).or_default() += 1;
     let delay = *state.delay.lock().unwrap();
-    tokio::time::sleep(delay).await;
+    tokio::select! { () = tokio::time::sleep(delay) => {} () = released => {} }
     state.completed.fetch_add(1, Ordering::Relaxed);
 }
