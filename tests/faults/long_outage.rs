@@ -14,7 +14,7 @@ use nix::{
 use super::{
     SOON,
     clients::{post_webhook, post_webhooks, webhook},
-    processor::Processor,
+    processor::{Processor, UNTIL_RELEASED},
     server,
     settlements::{assert_consistent, wait_until_settled},
     with_processor,
@@ -38,10 +38,12 @@ async fn an_outage_longer_than_the_lease_repeats_no_run_of_a_living_worker() {
     let scratch = Scratch::new();
     let (cluster, url) = server::start(&scratch).await;
     let pool = server::prepare(&cluster, &url).await;
-    let processor = Processor::start(Duration::from_secs(6)).await;
-    // Workers try to reconnect every tenth of a heartbeat. These times let the first worker see the others as dead.
-    let timing = [("QUEUE_LEASE_SECONDS", "2"), ("QUEUE_HEARTBEAT_SECONDS", "1")];
-    let variables = [&with_processor(&processor.url)[..], &timing].concat();
+    let processor = Processor::start(UNTIL_RELEASED).await;
+    // Workers try to reconnect every tenth of a heartbeat. These times let the first worker see the others as dead. One
+    // that stalls, or reconnects some seconds after the others, keeps its lease.
+    let settings =
+        [("QUEUE_LEASE_SECONDS", "8"), ("QUEUE_HEARTBEAT_SECONDS", "2"), ("PROCESSOR_TIMEOUT_SECONDS", "120")];
+    let variables = [&with_processor(&processor.url)[..], &settings].concat();
     let api = Api::start(&url, &variables).await;
     let mut workers = [
         start_worker(&url, &variables).await,
@@ -53,9 +55,16 @@ async fn an_outage_longer_than_the_lease_repeats_no_run_of_a_living_worker() {
 
     crash(&cluster, &scratch).await;
     drop(cluster);
-    // The length of the outage, which is longer than the lease of 2 s.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // The length of the outage, which is longer than the lease of 8 s.
+    tokio::time::sleep(Duration::from_millis(8500)).await;
     let (cluster, _) = server::start(&scratch).await;
+    // Each worker checks the others right after its first heartbeat. No run ends before.
+    let renewed = "SELECT count(*) = 3 FROM apalis.workers WHERE last_seen > pg_postmaster_start_time()";
+    eventually("every worker has renewed its lease", SOON, async || {
+        sqlx::query_scalar(renewed).fetch_one(&pool).await.unwrap_or(false)
+    })
+    .await;
+    processor.release();
     wait_until_settled(&pool, SOON).await;
     let settled = assert_consistent(&pool, &history).await;
     assert_eq!((processor.repeated_calls(), settled.claimed_again, settled.crashes), (0, 0, 0));
