@@ -23,6 +23,8 @@ use crate::harness::{
 
 /// A long lease, so that no rescue helps: the process that lost a response must recover by itself.
 const LEASE: (&str, &str) = ("QUEUE_LEASE_SECONDS", "300");
+/// The jobs are not due before [`make_due`], however long it takes until commits are held.
+const LATER: (&str, &str) = ("PROCESSING_DELAY_SECONDS", "3600");
 
 #[tokio::test]
 async fn a_worker_releases_a_claim_whose_response_is_lost() {
@@ -30,14 +32,14 @@ async fn a_worker_releases_a_claim_whose_response_is_lost() {
     let scratch = Scratch::new();
     let (cluster, url) = server::start(&scratch).await;
     let pool = server::prepare(&cluster, &url).await;
-    // The jobs are due after the commits are held.
-    let variables = [&QUICK[..], &[LEASE, ("PROCESSING_DELAY_SECONDS", "2")]].concat();
+    let variables = [&QUICK[..], &[LEASE, LATER]].concat();
     let mut api = Api::start(&url, &variables).await;
     let mut worker = start_worker(&url, &variables).await;
     let ids: Vec<String> = (0..JOBS).map(|number| format!("txn_{number}")).collect();
     let history = post_webhooks(&http_client(), &api.url, &ids).await;
 
     hold_commits(&pool).await;
+    make_due(&pool).await;
     lose_response(&pool, "millrace queue", "UPDATE apalis.jobs%'Running'%").await;
     let (lost, begun) = (count_claimed(&pool).await, Instant::now());
     release_commits(&pool).await;
@@ -61,13 +63,14 @@ async fn a_stopping_worker_releases_a_claim_whose_response_is_lost() {
     let scratch = Scratch::new();
     let (cluster, url) = server::start(&scratch).await;
     let pool = server::prepare(&cluster, &url).await;
-    let variables = [&QUICK[..], &[LEASE, ("PROCESSING_DELAY_SECONDS", "2")]].concat();
+    let variables = [&QUICK[..], &[LEASE, LATER]].concat();
     let api = Api::start(&url, &variables).await;
     let mut stopped = start_worker(&url, &variables).await;
     let ids: Vec<String> = (0..JOBS).map(|number| format!("txn_{number}")).collect();
     let history = post_webhooks(&http_client(), &api.url, &ids).await;
 
     hold_commits(&pool).await;
+    make_due(&pool).await;
     eventually(CLAIM, SOON, async || !held_sessions(&pool, "millrace queue", CLAIM).await.is_empty()).await;
     stopped.signal(Signal::SIGTERM);
     stopped.wait_for_line("draining").await;
@@ -157,12 +160,13 @@ async fn settlements_and_results_whose_responses_are_lost_count_once() {
         let scratch = Scratch::new();
         let (cluster, url) = server::start(&scratch).await;
         let pool = server::prepare(&cluster, &url).await;
-        let variables = [&QUICK[..], &[LEASE, ("PROCESSING_DELAY_SECONDS", "2")]].concat();
+        let variables = [&QUICK[..], &[LEASE, LATER]].concat();
         let api = Api::start(&url, &variables).await;
         let mut worker = start_worker(&url, &variables).await;
         let history = post_webhooks(&http_client(), &api.url, &["txn_1".into()]).await;
 
         hold_commits(&pool).await;
+        make_due(&pool).await;
         eventually(statement, SOON, async || {
             release_other_commits(&pool, role, statement).await;
             !held_sessions(&pool, role, statement).await.is_empty()
@@ -210,7 +214,43 @@ async fn count_rates(pool: &PgPool) -> i64 {
 
 /// Holds every further commit: it is written, but not confirmed.
 async fn hold_commits(pool: &PgPool) {
+    const PROBE: &str = "SELECT pg_logical_emit_message(true, 'probe', '') IS NULL";
+    const RELEASE: &str = "SELECT count(pg_cancel_backend(pid)) > 0 FROM pg_stat_activity
+                           WHERE wait_event = 'SyncRep' AND query = $1";
     configure(pool, "ALTER SYSTEM SET synchronous_standby_names = 'absent'", "absent").await;
+    // The checkpointer puts the setting into effect, maybe later than a session has read it.
+    eventually("a commit is held", SOON, async || {
+        let probe = sqlx::query(PROBE).execute(pool);
+        let released = async {
+            while !sqlx::query_scalar::<_, bool>(RELEASE).bind(PROBE).fetch_one(pool).await.expect("a result") {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::pin!(probe);
+        tokio::select! {
+            committed = &mut probe => {
+                committed.expect("a commit");
+                false
+            }
+            () = released => {
+                probe.await.expect("a commit");
+                true
+            }
+        }
+    })
+    .await;
+}
+
+/// Makes all jobs due in a second. This commit waits for no standby.
+async fn make_due(pool: &PgPool) {
+    let mut transaction = pool.begin().await.expect("a transaction");
+    for statement in [
+        "SET LOCAL synchronous_commit = local",
+        "UPDATE apalis.jobs SET run_at = clock_timestamp() + interval '1 second'",
+    ] {
+        sqlx::query(statement).execute(&mut *transaction).await.expect("a change");
+    }
+    transaction.commit().await.expect("a commit");
 }
 
 async fn release_commits(pool: &PgPool) {
