@@ -18,6 +18,8 @@ use crate::harness::process::http_client;
 
 /// The pause between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a client repeats a post: longer than the longest outage of a test, which has three times [`SOON`] to begin.
+const PERSISTENCE: Duration = Duration::from_secs(5 * SOON.as_secs());
 
 /// A group of running clients.
 pub(super) struct Clients {
@@ -158,7 +160,7 @@ impl Shared {
     /// Posts a webhook until it is acknowledged.
     async fn post(&self, id: &str) {
         let begun = Instant::now();
-        while begun.elapsed() < SOON {
+        while begun.elapsed() < PERSISTENCE {
             match post_webhook(&self.http, &self.url(), &webhook(id)).await {
                 Ok(response) if response.status() == 202 => {
                     let replayed = response.headers().contains_key("idempotency-replayed");
@@ -176,7 +178,8 @@ impl Shared {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        self.update_history(|history| history.violations.push(format!("{id} was not acknowledged within {SOON:?}")));
+        let violation = format!("{id} was not acknowledged within {PERSISTENCE:?}");
+        self.update_history(|history| history.violations.push(violation));
     }
 
     /// Gets an acknowledged transaction, which must exist.
