@@ -104,7 +104,12 @@ async fn wrong_keys_are_limited_per_address_and_correct_keys_are_served() {
     };
     assert!((30..60).contains(&refused), "limited after {refused} guesses");
     for (path, header) in ROUTES {
-        assert_eq!(get(path, header, "another guess").await.status, 429, "{path}");
+        // A guess is allowed again every 2 s. A limit of this route alone would allow 30 of them.
+        let mut allowed = 0;
+        while get(path, header, "another guess").await.status != 429 {
+            allowed += 1;
+            assert!(allowed < 15, "{path} has a limit of its own");
+        }
     }
     assert!(limited.header("retry-after").parse::<u32>().is_ok(), "{limited:?}");
     for (path, header, key, served) in [
