@@ -1,14 +1,17 @@
 //! Rolling upgrades: processes of one release keep running while the schema becomes that of the next release.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::execute;
 use crate::harness::{
-    database,
+    database, eventually,
     http::send,
     process::{Api, Process, http_client, start_worker},
 };
 
+const SOON: Duration = Duration::from_secs(20);
 /// The migration of a next release: it only adds, and records itself in the table of applied migrations.
 const NEXT_RELEASE: &str = "
     ALTER TABLE transactions ADD COLUMN note text;
@@ -25,14 +28,12 @@ async fn running_processes_keep_working_with_a_newer_schema() {
     let _worker = start_worker(&database.url, &quick).await;
     let client = http_client();
     let ready = async || send(client.get(format!("{}/readyz", api.url))).await.status;
-    assert_eq!(ready().await, 200);
+    eventually("the process is ready", SOON, async || ready().await == 200).await;
 
     execute(&pool, NEXT_RELEASE).await;
-    assert_eq!(
-        ready().await,
-        200,
-        "otherwise the load balancer would have no ready process until the new release starts"
-    );
+    // Otherwise the load balancer would have no ready process until the new release starts. A check that takes 2 s fails,
+    // as it may on a busy machine.
+    eventually("the process is ready with the newer schema", SOON, async || ready().await == 200).await;
     let webhook = json!({
         "transaction_id": "after", "source_account": "a", "destination_account": "b", "amount": 1, "currency": "INR",
     });
@@ -44,7 +45,7 @@ async fn running_processes_keep_working_with_a_newer_schema() {
     // A process of the old release that starts now refuses the newer schema.
     for command in ["api", "worker"] {
         let mut late = Process::start(&[command], &[("DATABASE_URL", &database.url), ("PORT", "0")]);
-        assert_eq!(late.wait_for_exit(std::time::Duration::from_secs(20)).await.code(), Some(1), "{command}");
+        assert_eq!(late.wait_for_exit(SOON).await.code(), Some(1), "{command}");
         assert!(late.log().contains("newer than this program"), "{command}: {}", late.log());
     }
 
