@@ -12,7 +12,7 @@ use super::{
     value, versions,
 };
 use crate::harness::{
-    database,
+    database, eventually,
     http::send,
     process::{Api, http_client, start_worker},
 };
@@ -80,7 +80,8 @@ async fn each_migration_goes_down_and_up_on_a_filled_database() {
     migrate::run(&pool.clone().into()).await.unwrap();
     assert_eq!(value(&pool, "SELECT count(*) FROM apalis.jobs").await, jobs);
     let (api, _worker) = (Api::start(&database.url, &[]).await, start_worker(&database.url, &[]).await);
-    assert_eq!(send(http_client().get(format!("{}/readyz", api.url))).await.status, 200);
+    let readiness = async || send(http_client().get(format!("{}/readyz", api.url))).await.status;
+    eventually("the API is ready", Duration::from_secs(20), async || readiness().await == 200).await;
 }
 
 /// The commands of `migrations/README.md`, in one transaction.
