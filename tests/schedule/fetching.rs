@@ -101,6 +101,21 @@ impl DailyFetchHarness {
         sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&self.pool).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
 
+    /// Lets each fetch that waits again wait half an hour longer. The pause after a failure is random: another run may
+    /// come before the test has seen what this one did.
+    async fn lengthen_pauses(&self) {
+        self.execute(
+            "CREATE FUNCTION lengthen_pause() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN NEW.run_at := NEW.run_at + interval '30 minutes'; RETURN NEW; END $$",
+        )
+        .await;
+        self.execute(
+            "CREATE TRIGGER lengthen_pause BEFORE UPDATE ON apalis.jobs FOR EACH ROW
+             WHEN (OLD.status = 'Running' AND NEW.status = 'Pending') EXECUTE FUNCTION lengthen_pause()",
+        )
+        .await;
+    }
+
     /// Fetches once more, as on the next day: without a row for today.
     async fn fetch_again(&self) -> FetchRow {
         self.execute("DELETE FROM price_fetches").await;
@@ -165,6 +180,7 @@ async fn a_month_is_filled_then_gaps_and_late_revisions() {
 #[tokio::test]
 async fn a_provider_that_is_down_is_called_again_until_it_is_back() {
     let harness = DailyFetchHarness::start().await;
+    harness.lengthen_pauses().await;
     let worker = harness.start_worker();
     harness.kraken.set_mode(FakeMode::Down);
     harness.request_fetch().await;
@@ -236,6 +252,7 @@ async fn a_fetch_that_starts_before_the_day_has_ended_is_repeated() {
 #[tokio::test]
 async fn a_dead_fetch_can_be_requested_again() {
     let harness = DailyFetchHarness::start().await;
+    harness.lengthen_pauses().await;
     let worker = harness.start_worker();
     harness.kraken.set_mode(FakeMode::Down);
     harness.request_fetch().await;
