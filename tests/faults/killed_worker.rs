@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use queue::Timing;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
@@ -116,7 +115,6 @@ impl Held {
 #[tokio::test]
 async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twenty_seconds() {
     const RUNS: usize = 20;
-    const PROMISE: Duration = Duration::from_secs(20);
     let mut held = Held::start(RUNS, &[]).await;
     let pool = held.pool.clone();
     // The worst moment: right after a heartbeat, when the whole lease is left.
@@ -128,10 +126,7 @@ async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twen
     let elsewhere = held.kill().await;
     wait_until_settled(&pool, SOON).await;
     let settled = assert_consistent(&pool, &held.history).await;
-    // By design after 17 s: the lease and one check. What the limit adds to the promise is for a busy machine.
-    let shipped = Timing::default();
-    assert!(shipped.lease + shipped.rescue < PROMISE, "{shipped:?}");
-    assert!(elsewhere < PROMISE + Duration::from_secs(5), "{elsewhere:?}");
+    assert!(elsewhere < Duration::from_secs(20), "{elsewhere:?}");
     assert_eq!((settled.claimed_again, settled.crashes), (RUNS as i64, RUNS as i64));
     assert!(held.other.is_running());
     println!("shipped settings: {RUNS} jobs of a killed worker run elsewhere after {elsewhere:.1?}; {settled:?}");

@@ -254,17 +254,12 @@ async fn a_hanging_or_missing_collector_delays_nothing() {
 #[tokio::test]
 async fn remaining_spans_are_exported_at_the_stop() {
     let (database, collector) = (database::fresh().await, Collector::start(CollectorMode::Accepts).await);
-    let server = || collector.find(|received| received.span.name == WEBHOOKS);
-    // The last spans have two seconds, which a busy machine may exceed: then another process is stopped.
-    eventually("a stop exports the span of the last request", SOON, async || {
-        let mut api = Api::start(&database.url, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)]).await;
-        webhook(&api, "last", &format!("00-{TRACE}-{PARENT}-01")).await;
-        api.process.signal(Signal::SIGTERM);
-        assert!(api.process.wait_for_exit(SOON).await.success());
-        server().is_some()
-    })
-    .await;
-    assert_eq!(server().map(|span| hex(&span.trace_id)).as_deref(), Some(TRACE));
+    let mut api = Api::start(&database.url, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)]).await;
+    webhook(&api, "last", &format!("00-{TRACE}-{PARENT}-01")).await;
+    api.process.signal(Signal::SIGTERM);
+    assert!(api.process.wait_for_exit(Duration::from_secs(10)).await.success());
+    let server = collector.find(|received| received.span.name == WEBHOOKS);
+    assert_eq!(server.map(|span| hex(&span.trace_id)).as_deref(), Some(TRACE));
 }
 
 #[tokio::test]
@@ -280,8 +275,7 @@ async fn the_sampler_is_configurable_and_health_checks_are_not_traced() {
         spans.map(|span| span.name).collect::<Vec<_>>()
     };
     // With 64 requests at a ratio of one half, fewer than 8 or more than 56 have a probability of 1 in 10^10.
-    for (variables, service, least) in
-        [(&off[..], "off", 0), (&some[..], "millrace-api", 8), (&named[..], "named", 64)]
+    for (variables, service, least) in [(&off[..], "off", 0), (&some[..], "millrace-api", 8), (&named[..], "named", 64)]
     {
         let mut api = Api::start(&database.url, variables).await;
         for path in ["/livez", "/readyz", "/metrics"] {

@@ -136,9 +136,8 @@ async fn trends_have_points_depth_and_marks() {
     })
     .await;
     drop(worker);
-    let workers = async || -> i64 {
-        sqlx::query_scalar("SELECT count(*) FROM apalis.workers").fetch_one(&pool).await.unwrap()
-    };
+    let workers =
+        async || -> i64 { sqlx::query_scalar("SELECT count(*) FROM apalis.workers").fetch_one(&pool).await.unwrap() };
     let before = workers().await;
     let again = start_worker(&database.url, &[]).await;
     eventually("it has a lease", SOON, async || workers().await > before).await;

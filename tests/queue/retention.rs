@@ -84,26 +84,24 @@ async fn work_goes_on_while_a_table_is_cleaned() {
     let running = harness.start_worker(&scripted, OFTEN);
     let old = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'another'";
     let begun = Instant::now();
-    let mut waits = Vec::new();
+    let (mut runs, mut slowest) = (0, Duration::ZERO);
     let mut left = OLD as i64;
     while left > 0 {
         assert!(begun.elapsed() < Duration::from_secs(60), "{left} left");
-        let name = format!("job {}.", waits.len());
+        let name = format!("job {runs}.");
         let sent = Instant::now();
         harness.enqueue(&name, &[Step::Done]).await;
         eventually("the job runs", Duration::from_secs(10), async || scripted.runs_of(&name) == 1).await;
-        waits.push(sent.elapsed());
+        slowest = slowest.max(sent.elapsed());
+        runs += 1;
         left = sqlx::query_scalar(old).fetch_one(&harness.pool).await.unwrap();
     }
     running.stop().await;
-    waits.sort_unstable();
-    let (runs, median, slowest) = (waits.len(), waits[waits.len() / 2], waits[waits.len() - 1]);
     println!(
         "{OLD} rows deleted in {:.1?}; meanwhile {runs} jobs ran, the slowest started after {slowest:.1?}",
         begun.elapsed()
     );
-    // The cleaner delays each of them in the same way. A machine that stalls delays only some.
-    assert!(median < Duration::from_secs(2), "half of the jobs waited for {median:?} or longer");
+    assert!(slowest < Duration::from_secs(2), "a job waited {slowest:?}");
 }
 
 /// Two processes in the hour that begins 15 days ago, one at noon yesterday and in the present minute, and an hour that is

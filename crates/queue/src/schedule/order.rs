@@ -68,7 +68,7 @@ impl Schedules {
         }
     }
 
-    /// Skips the next fire; `None` if a nominal time has come that is not decided yet.
+    /// Skips the next fire; `None` if a nominal time has come meanwhile: then it must be tried again.
     async fn skip(&self, schedule: &Schedule, order: &Order) -> Result<Option<Skip>, Error> {
         let name = schedule.name;
         let mut tx = self.queue.begin().await?;
@@ -83,7 +83,10 @@ impl Schedules {
             return Ok(Some(Skip::AlreadySkipped(next)));
         }
         let fire = Fire { time: next.time, kind: FireKind::Skipped, passed_over: 0 };
-        fire_one(&mut tx, schedule, &fire, Some(&order.actor)).await?;
+        if fire_one(&mut tx, schedule, &fire, Some(&order.actor)).await?.is_none() {
+            // A second has begun since the lock, so this time is not among those ahead: it fired before the clock went back.
+            return Ok(None);
+        }
         let filter = json!({ "fire_time": next.time.format(&Rfc3339).unwrap_or_default() });
         audit::record(&mut *tx, order, "skip", name, Some(filter), 1).await?;
         tx.commit().await?;
