@@ -220,13 +220,12 @@ async fn hold_commits(pool: &PgPool) {
     configure(pool, "ALTER SYSTEM SET synchronous_standby_names = 'absent'", "absent").await;
     // The checkpointer puts the setting into effect, maybe later than a session has read it.
     eventually("a commit is held", SOON, async || {
-        let probe = sqlx::query(PROBE).execute(pool);
+        let mut probe = std::pin::pin!(sqlx::query(PROBE).execute(pool));
         let released = async {
             while !sqlx::query_scalar::<_, bool>(RELEASE).bind(PROBE).fetch_one(pool).await.expect("a result") {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::pin!(probe);
         tokio::select! {
             committed = &mut probe => {
                 committed.expect("a commit");

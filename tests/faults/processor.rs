@@ -88,10 +88,9 @@ impl Drop for Processor {
 #[handler]
 async fn charge(request: &Request, Data(state): Data<&Arc<State>>) {
     let key = request.header("Idempotency-Key").expect("an Idempotency-Key").to_owned();
-    // A call that is counted can be released.
-    let released = state.release.notified();
+    // A call that is counted has its delay, and can be released.
+    let (delay, released) = (*state.delay.lock().unwrap(), state.release.notified());
     *state.calls.lock().unwrap().entry(key).or_default() += 1;
-    let delay = *state.delay.lock().unwrap();
     tokio::select! { () = tokio::time::sleep(delay) => {} () = released => {} }
     state.completed.fetch_add(1, Ordering::Relaxed);
 }

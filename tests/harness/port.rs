@@ -62,8 +62,8 @@ async fn a_port_is_unique_until_it_is_dropped() {
     let numbers: std::collections::HashSet<u16> = ports.iter().map(Port::number).collect();
     assert_eq!(numbers.len(), ports.len());
     let address = ports[0].address();
-    // A server can listen on the port, and other tests see by its UDP port that it is taken. A process that another test
-    // is starting has copies of our sockets until its `exec`.
+    // A server can listen on the port, and other tests see by its UDP port that it is taken. A process that another
+    // test is starting has copies of our sockets until its `exec`.
     eventually("a server can listen", SOON, async || TcpListener::bind(address).is_ok()).await;
     UdpSocket::bind(address).expect_err("taken for other tests");
     drop(ports);

@@ -35,7 +35,8 @@ async fn check_health(url: &str, path: &str) -> HttpResponse {
     let mut checked = None;
     eventually(path, SOON, async || {
         let response = send(http_client().get(format!("{url}{path}")).timeout(SOON)).await;
-        let may_be_late = path == "/readyz" && response.status == 503;
+        // The refusal of a full process has another text.
+        let may_be_late = path == "/readyz" && response.status == 503 && response.text.contains("not ready: ");
         checked = Some(response);
         !may_be_late
     })

@@ -52,7 +52,7 @@ async fn an_export_has_exactly_the_lines_of_its_range() {
         async || lines(&system.folder).await.into_iter().filter(|(time, _)| within(time)).collect::<Vec<_>>();
     // A line is written some time after its response.
     eventually("the lines of all requests are in the files", SOON, async || {
-        in_files().await.iter().filter(|(_, line)| line.contains("/noise-")).count() == 600
+        in_files().await.iter().filter(|(_, line)| line.contains("/noise-")).count() >= 600
     })
     .await;
     let written = async {

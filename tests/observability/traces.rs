@@ -220,6 +220,7 @@ async fn an_unsampled_trace_is_not_exported() {
 #[tokio::test]
 async fn a_hanging_or_missing_collector_delays_nothing() {
     let (database, hanging) = (database::fresh().await, Collector::start(CollectorMode::Hangs).await);
+    let mut durations = Vec::new();
     // Nothing listens on port 1.
     for endpoint in [&*hanging.url, "http://127.0.0.1:1"] {
         let started = Instant::now();
@@ -234,6 +235,7 @@ async fn a_hanging_or_missing_collector_delays_nothing() {
         }
         // An export takes the collector 5 s. If requests waited for theirs, the 100 rounds would take 500 s.
         assert!(begun.elapsed() < Duration::from_secs(300), "5,000 requests took {:?}", begun.elapsed());
+        durations.push(begun.elapsed());
         api.process.wait_for_line("traces are lost").await;
         let warnings = api.process.log().matches("traces are lost").count() as u64;
         // One a minute.
@@ -248,6 +250,9 @@ async fn a_hanging_or_missing_collector_delays_nothing() {
         // Two seconds for the last spans, and the usual time of a stop. The whole queue would take 40 s.
         assert!(begun.elapsed() < Duration::from_secs(20), "the stop took {:?}", begun.elapsed());
     }
+    // If requests waited for room in the queue, the hanging collector would delay them by some 150 s.
+    let is_delayed = durations[0] > Duration::from_secs(120) && durations[0] > 3 * durations[1];
+    assert!(!is_delayed, "a hanging collector delays requests: {durations:?}");
     assert!(!hanging.spans().is_empty());
 }
 

@@ -114,6 +114,7 @@ async fn twenty_tabs_cost_as_many_statements_as_one() {
             if statements >= SNAPSHOT * 2 {
                 break statements;
             }
+            assert!(begun.elapsed() < SOON, "{} tabs: {statements} statements up to event {newest}", tabs.len());
         };
         // Those that have begun in this time, and one that was under way.
         let seconds = begun.elapsed().as_secs();

@@ -149,8 +149,9 @@ async fn a_stalled_reader_holds_no_session_and_gets_the_rest_later() {
     wait_until_stalled(&pool).await;
     // More readers than database sessions, and none of them holds one.
     assert_eq!(harness.list_probes("?limit=1").await.status, 200);
-    // A stalled reader would keep its lock. One that only paused on a busy machine still reads pages.
-    eventually("no reader locks the table", SOON, async || {
+    // A stalled reader would keep its lock, until the API closes its connection after 75 s. One that only paused on a
+    // busy machine still reads pages.
+    eventually("no reader locks the table", Duration::from_secs(20), async || {
         let mut tx = pool.begin().await.unwrap();
         sqlx::query("SET LOCAL lock_timeout = '1s'").execute(&mut *tx).await.unwrap();
         let locked = sqlx::query("LOCK TABLE probes IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await;

@@ -44,13 +44,13 @@ async fn an_api_process_serves_health_metrics_and_documentation() {
         ("/api/v1/ready", r#"{"status":"ready"}"#),
         ("/api/v1/health/ready", r#"{"status":"ready"}"#),
     ] {
-        // A check of readiness that takes 2 s fails, as it may on a busy machine.
+        // Only a check of readiness is repeated: one that takes 2 s fails, as it may on a busy machine.
         let mut response = None;
         eventually(path, super::SOON, async || {
             let found = get(path).await;
-            let is_ok = found.status == 200;
+            let is_final = found.status != 503 || !text.contains("ready");
             response = Some(found);
-            is_ok
+            is_final
         })
         .await;
         let response = response.expect("a response");

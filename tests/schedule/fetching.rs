@@ -193,7 +193,8 @@ async fn a_provider_that_is_down_is_called_again_until_it_is_back() {
     harness
         .wait_until(
             "the fetch is snoozed",
-            "status = 'Pending' AND failures = 1 AND run_at > now() + interval '50 minutes'",
+            // The hour that the provider asks for, and the half of one that is added.
+            "status = 'Pending' AND failures = 1 AND run_at > now() + interval '80 minutes'",
         )
         .await;
     assert_eq!(harness.kraken.take_calls().len(), 1, "a provider that asks to wait gets no second call");

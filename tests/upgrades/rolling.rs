@@ -31,8 +31,8 @@ async fn running_processes_keep_working_with_a_newer_schema() {
     eventually("the process is ready", SOON, async || ready().await == 200).await;
 
     execute(&pool, NEXT_RELEASE).await;
-    // Otherwise the load balancer would have no ready process until the new release starts. A check that takes 2 s fails,
-    // as it may on a busy machine.
+    // Otherwise the load balancer would have no ready process until the new release starts. A check that takes 2 s
+    // fails, as it may on a busy machine.
     eventually("the process is ready with the newer schema", SOON, async || ready().await == 200).await;
     let webhook = json!({
         "transaction_id": "after", "source_account": "a", "destination_account": "b", "amount": 1, "currency": "INR",

@@ -150,13 +150,14 @@ async fn a_login_takes_the_admin_key_and_a_name() {
 async fn wrong_keys_are_limited_by_address() {
     let browser = Browser::start(&[]).await;
     let log_in = async |key: &'static str| browser.post("/board/login", &[("name", "ada"), ("key", key)]).await;
-    let (begun, mut wrong) = (Instant::now(), 0);
+    let (begun, mut wrong, mut right) = (Instant::now(), 0, 0);
+    // A bucket of ten attempts, refilled by one every six seconds.
+    let refilled = || begun.elapsed().as_secs() / 6;
     let response = loop {
         let guess = log_in("guess").await;
         if guess.status == 403 {
             wrong += 1;
-            // A bucket of ten attempts, refilled by one every six seconds.
-            assert!(wrong <= 10 + begun.elapsed().as_secs() / 6, "{wrong} in {:?}", begun.elapsed());
+            assert!(wrong <= 10 + refilled(), "{wrong} guesses in {:?}", begun.elapsed());
             continue;
         }
         assert_eq!(guess.status, 429, "{guess:?}");
@@ -165,6 +166,8 @@ async fn wrong_keys_are_limited_by_address() {
         if response.status != 303 {
             break response;
         }
+        right += 1;
+        assert!(right <= refilled(), "{right} logins beyond the limit in {:?}", begun.elapsed());
     };
     assert!(wrong >= 10, "{wrong}");
     assert_page(&response, 429, "an attempt beyond the limit");

@@ -38,7 +38,7 @@ impl Schedules {
                 self.register(schedule).await?;
                 continue;
             }
-            if !is_due(schedule, &state) {
+            if !is_due(schedule, &state, state.now()) {
                 return Ok((state.now(), was_due));
             }
             was_due = true;
@@ -79,9 +79,9 @@ impl Schedules {
     }
 }
 
-/// Whether a nominal time has come that is not decided.
-pub(super) fn is_due(schedule: &Schedule, state: &ScheduleState) -> bool {
-    schedule.cron.latest(state.now()).is_some_and(|due| due > state.decided_until())
+/// Whether a nominal time has come by `now` that is not decided.
+pub(super) fn is_due(schedule: &Schedule, state: &ScheduleState, now: OffsetDateTime) -> bool {
+    schedule.cron.latest(now).is_some_and(|due| due > state.decided_until())
 }
 
 /// Fires, unless the ledger has this fire already. `by` is the operator who fires it. Returns the number of enqueued jobs.

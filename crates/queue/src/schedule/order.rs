@@ -68,25 +68,24 @@ impl Schedules {
         }
     }
 
-    /// Skips the next fire; `None` if a nominal time has come meanwhile: then it must be tried again.
+    /// Skips the next fire; `None` if a nominal time has come that is not decided yet.
     async fn skip(&self, schedule: &Schedule, order: &Order) -> Result<Option<Skip>, Error> {
         let name = schedule.name;
         let mut tx = self.queue.begin().await?;
         let state = store::lock(&mut tx, name).await?.ok_or_else(|| unregistered(name))?;
-        if is_due(schedule, &state) {
-            return Ok(None);
-        }
         let ahead = store::ahead(&mut *tx, &[name.to_owned()]).await?;
         let ahead: Vec<&store::Ahead> = ahead.iter().collect();
-        let Some(next) = upcoming(&schedule.cron, state.now(), &ahead).next() else { return Ok(Some(Skip::NoTime)) };
+        // Read last: what has fired after this time is then among those ahead, also if a second begins in between.
+        let now = store::now(&mut tx).await?;
+        if is_due(schedule, &state, now) {
+            return Ok(None);
+        }
+        let Some(next) = upcoming(&schedule.cron, now, &ahead).next() else { return Ok(Some(Skip::NoTime)) };
         if next.skipped_by.is_some() {
             return Ok(Some(Skip::AlreadySkipped(next)));
         }
         let fire = Fire { time: next.time, kind: FireKind::Skipped, passed_over: 0 };
-        if fire_one(&mut tx, schedule, &fire, Some(&order.actor)).await?.is_none() {
-            // A second has begun since the lock, so this time is not among those ahead: it fired before the clock went back.
-            return Ok(None);
-        }
+        fire_one(&mut tx, schedule, &fire, Some(&order.actor)).await?;
         let filter = json!({ "fire_time": next.time.format(&Rfc3339).unwrap_or_default() });
         audit::record(&mut *tx, order, "skip", name, Some(filter), 1).await?;
         tx.commit().await?;

@@ -48,8 +48,8 @@ impl Schedules {
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn overview(&self) -> Result<Vec<Overview>, Error> {
         let names: Vec<String> = self.all.iter().map(|schedule| schedule.name.to_owned()).collect();
-        // Read before the time of the schedules: what fired after that time is then among these, also if a second begins in
-        // between.
+        // Read before the time of the schedules: what has fired after that time is then among these, even if a second
+        // begins in between.
         let ahead = store::ahead(repeatable(&self.pool), &names).await?;
         let registered = store::registered(&self.pool, &names).await?;
         let mut latest: BTreeMap<String, Vec<Fired>> = BTreeMap::new();
