@@ -38,8 +38,8 @@ async fn login_limits_apply_to_an_account_from_every_address() {
     // More on a slow machine, on which much of the quota refills meanwhile.
     while responses.len() < 60 || responses.len() < 300 && responses.iter().all(|response| response.status == 200) {
         let number = responses.len();
-        let client = if number % 2 == 0 { &first } else { &second };
-        let email = if number % 3 == 0 { "ADA@example.com" } else { "ada@example.com" };
+        let client = if number.is_multiple_of(2) { &first } else { &second };
+        let email = if number.is_multiple_of(3) { "ADA@example.com" } else { "ada@example.com" };
         responses.push(system.post_from(client, LOGIN, login_body(email)).await);
     }
     // A bucket of 30 tokens, refilled by one every two seconds.
