@@ -1,11 +1,17 @@
 //! Complete HTTP responses, and raw requests that no client library would send.
 
+use std::time::{Duration, Instant};
+
 use reqwest::{RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+
+/// The limit and the pause of [`send_until`].
+const TRIES: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A response, read to its end.
 #[derive(Debug)]
@@ -53,6 +59,19 @@ pub(crate) async fn send(request: RequestBuilder) -> HttpResponse {
     let response = request.send().await.expect("a response");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     HttpResponse { status, headers, text: response.text().await.expect("a complete response") }
+}
+
+/// Sends a request again until its response is final: a busy machine may be too slow for a time limit of the product.
+/// Returns the last response.
+pub(crate) async fn send_until(request: RequestBuilder, is_final: impl Fn(&HttpResponse) -> bool) -> HttpResponse {
+    let begun = Instant::now();
+    loop {
+        let response = send(request.try_clone().expect("a request without a stream")).await;
+        if is_final(&response) || begun.elapsed() > TRIES {
+            return response;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Opens a connection to `http://HOST:PORT`.

@@ -12,6 +12,8 @@ use std::{
 use nix::sys::signal::Signal;
 use prove::child::{self, Child};
 
+use super::http::send_until;
+
 /// The variables that a child process inherits: paths of programs, settings of the test run, the time zone and the moved
 /// clock of `.ci/at`.
 const INHERITED: [&str; 11] = [
@@ -117,6 +119,13 @@ impl Api {
         let line = process.wait_for_line(r#""event":"listening""#).await;
         let url = format!("http://{}", child::listen_address(&line).expect("an address"));
         Self { process, url }
+    }
+
+    /// Waits until the process is ready. A check of readiness that takes 2 s fails, as it may on a busy machine.
+    pub(crate) async fn wait_until_ready(&self) {
+        let response =
+            send_until(http_client().get(format!("{}/readyz", self.url)), |response| response.status == 200).await;
+        assert_eq!(response.status, 200, "{response:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The variable that makes a process the watchdog: the folder to watch.
@@ -18,8 +18,8 @@ const FOLDER: &str = "MILLRACE_TEST_WATCHDOG";
 /// How long the server outlives the last test process. nextest runs one process per test, with gaps between those that
 /// need a database, and developers repeat test runs. A cold start costs 0.6 s, an idle server nothing.
 const LINGER: Duration = Duration::from_secs(5);
-/// How often a new watchdog tries to get its lock, and the pause between two tries.
-const TRIES: u32 = 20;
+/// How long a new watchdog tries to get its lock, and the pause between two tries.
+const TRIES: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Where a root process moves folders that its server's account cannot reach. See `embedded_postgres`.
 const RELOCATED: &str = "/var/lib/millrace";
@@ -56,12 +56,12 @@ async fn runs_during_tests() {
 fn watch(base: &Path) {
     let watchdog = open(base, "watchdog.lock");
     // A process that only looks whether a watchdog runs holds the lock for a moment.
-    let is_first = (0..TRIES).any(|number| {
-        std::thread::sleep(PAUSE * number.min(1));
-        watchdog.try_lock().is_ok()
-    });
-    if !is_first {
-        return;
+    let begun = Instant::now();
+    while watchdog.try_lock().is_err() {
+        if begun.elapsed() > TRIES {
+            return;
+        }
+        std::thread::sleep(PAUSE);
     }
     loop {
         // Acquired once the last user has exited. Released before the boot lock is taken: a new user holds the boot lock

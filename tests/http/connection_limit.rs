@@ -7,7 +7,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use super::{SOON, read_one_response};
 use crate::harness::{
     database, eventually,
-    http::{HttpResponse, connect, read_response, send},
+    http::{HttpResponse, connect, read_response, send, send_until},
     process::{Process, http_client},
     system::{WEBHOOKS, webhook},
 };
@@ -32,16 +32,10 @@ async fn start_long_poll(url: &str) -> TcpStream {
 /// The response to a health check. Readiness depends on the database too, which may be late on a busy machine: then it
 /// is checked again.
 async fn check_health(url: &str, path: &str) -> HttpResponse {
-    let mut checked = None;
-    eventually(path, SOON, async || {
-        let response = send(http_client().get(format!("{url}{path}")).timeout(SOON)).await;
-        // The refusal of a full process has another text.
-        let may_be_late = path == "/readyz" && response.status == 503 && response.text.contains("not ready: ");
-        checked = Some(response);
-        !may_be_late
-    })
-    .await;
-    checked.expect("a response")
+    // The refusal of a full process has another text.
+    let is_late = |response: &HttpResponse| response.status == 503 && response.text.contains("not ready: ");
+    let request = http_client().get(format!("{url}{path}")).timeout(SOON);
+    send_until(request, |response| path != "/readyz" || !is_late(response)).await
 }
 
 #[tokio::test]

@@ -283,10 +283,9 @@ async fn the_sampler_is_configurable_and_health_checks_are_not_traced() {
     for (variables, service, least) in [(&off[..], "off", 0), (&some[..], "millrace-api", 8), (&named[..], "named", 64)]
     {
         let mut api = Api::start(&database.url, variables).await;
-        for path in ["/livez", "/readyz", "/metrics"] {
-            let url = format!("{}{path}", api.url);
-            // Readiness has two seconds for the database.
-            eventually(path, SOON, async || send(http_client().get(&url)).await.status == 200).await;
+        api.wait_until_ready().await;
+        for path in ["/livez", "/metrics"] {
+            assert_eq!(send(http_client().get(format!("{}{path}", api.url))).await.status, 200);
         }
         for n in 0..64 {
             assert_eq!(send(http_client().get(format!("{}/v1/transactions/{n}", api.url))).await.status, 404);

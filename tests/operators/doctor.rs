@@ -13,7 +13,8 @@ use runtime::{
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
-use crate::harness::{cluster, eventually, process::Process, scratch::Scratch};
+use super::in_time;
+use crate::harness::{cluster, eventually, scratch::Scratch};
 
 const SOON: Duration = Duration::from_secs(30);
 /// The limit of all examinations until one is wanted. One takes up to 6 s.
@@ -227,27 +228,14 @@ async fn the_exit_status_is_the_worst_finding(url: &str) {
         run(&mut session, defect).await;
         // The setting that was changed before is perhaps not read yet.
         let is_wanted = |found: Option<i32>, printed: &str| found == Some(status) && printed.contains(text);
-        let printed = doctor_until(&["doctor"], url, is_wanted).await;
+        let (_, printed) = in_time::run_until(url, &["doctor"], is_wanted).await;
         assert!(!printed.contains('\u{1b}'), "{defect}: {printed}");
     }
-    let printed = doctor_until(&["doctor", "--json"], url, |found, _| found == Some(2)).await;
+    let (_, printed) = in_time::run_until(url, &["doctor", "--json"], |found, _| found == Some(2)).await;
     let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
     let indexes = report["checks"].as_array().expect("checks").iter().find(|check| check["name"] == "indexes");
     let findings = &indexes.expect("the check")["findings"];
     assert_eq!((&findings[0]["id"], &findings[0]["severity"]), (&"index-missing".into(), &"error".into()));
-}
-
-/// Runs a command until its exit status and its output are wanted: a busy machine may disturb it. Returns the output.
-async fn doctor_until(arguments: &[&str], url: &str, is_wanted: impl Fn(Option<i32>, &str) -> bool) -> String {
-    let begun = Instant::now();
-    loop {
-        let mut doctor = Process::start(arguments, &[("DATABASE_URL", url)]);
-        let (status, printed) = (doctor.wait_for_exit(SOON).await.code(), doctor.log());
-        if is_wanted(status, &printed) {
-            return printed;
-        }
-        assert!(begun.elapsed() < LONG, "{status:?}: {printed}");
-    }
 }
 
 #[tokio::test]
@@ -256,7 +244,7 @@ async fn an_encoding_other_than_utf8_is_an_error() {
     let ascii = crate::harness::database::create(options).await;
     let expected = format!("encoding-not-utf8: the database {} has the encoding SQL_ASCII", ascii.name);
     let is_wanted = |status: Option<i32>, printed: &str| status == Some(2) && printed.contains(&expected);
-    let printed = doctor_until(&["doctor"], &ascii.url, is_wanted).await;
+    let (_, printed) = in_time::run_until(&ascii.url, &["doctor"], is_wanted).await;
     let fix = "fix: CREATE DATABASE millrace ENCODING 'UTF8' TEMPLATE template0";
     assert!(printed.contains(fix), "{printed}");
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     database, eventually,
-    http::{send, send_raw},
+    http::{send, send_raw, send_until},
     process::{Api, http_client, start_worker},
 };
 
@@ -45,15 +45,8 @@ async fn an_api_process_serves_health_metrics_and_documentation() {
         ("/api/v1/health/ready", r#"{"status":"ready"}"#),
     ] {
         // Only a check of readiness is repeated: one that takes 2 s fails, as it may on a busy machine.
-        let mut response = None;
-        eventually(path, super::SOON, async || {
-            let found = get(path).await;
-            let is_final = found.status != 503 || !text.contains("ready");
-            response = Some(found);
-            is_final
-        })
-        .await;
-        let response = response.expect("a response");
+        let request = client.get(format!("{}{path}", api.url));
+        let response = send_until(request, |found| found.status != 503 || !text.contains("ready")).await;
         assert_eq!(response.header("content-type"), "application/json", "{path}");
         assert_eq!((response.status, response.text), (200, format!("{text}\n")), "{path}");
     }

@@ -221,8 +221,7 @@ async fn rows_hidden_by_row_level_security_are_reported_at_the_start_and_by_read
     with_role(&database, "", async |url| {
         let api = Api::start(&url, &[]).await;
         let http = http_client();
-        let readiness = async || send(http.get(format!("{}/readyz", api.url))).await.status;
-        eventually("the API is ready", SOON, async || readiness().await == 200).await;
+        api.wait_until_ready().await;
         for table in ["apalis.jobs", "transactions"] {
             let enable = AssertSqlSafe(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
             sqlx::raw_sql(enable).execute(&pool).await.expect("a change");

@@ -1,18 +1,17 @@
 //! Conflicting webhooks: they delay no other webhook, and the number of stored conflicts is bounded.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use jobs::transactions::{Config, Transactions};
 use queue::{Queue, Retention};
-use reqwest::RequestBuilder;
 use sqlx::{PgPool, Row as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{System, webhook_with};
 use crate::harness::{
     eventually,
-    http::{HttpResponse, send},
+    http::{send, send_until},
     process::Api,
 };
 
@@ -28,17 +27,6 @@ async fn count_statements(pool: &PgPool, table: &str) {
          SELECT nextval('{table}_statements')"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(count)).execute(pool).await.unwrap();
-}
-
-/// Sends a webhook until its response is not a 503.
-async fn send_until_recorded(request: RequestBuilder) -> HttpResponse {
-    let begun = Instant::now();
-    loop {
-        let response = send(request.try_clone().expect("a body in memory")).await;
-        if response.status != 503 || begun.elapsed() > SOON {
-            return response;
-        }
-    }
 }
 
 #[tokio::test]
@@ -59,7 +47,7 @@ async fn conflicts_share_statements_and_delay_no_other_webhook() {
     let conflicting: Vec<_> = (0..200)
         .map(|number| {
             let body = webhook_with(["a", "b"][number % 2], "amount", &format!("{number}.5"));
-            tokio::spawn(send_until_recorded(system.post_webhook(body)))
+            tokio::spawn(send_until(system.post_webhook(body), |sent| sent.status != 503))
         })
         .collect();
     eventually("a conflict waits for the table", SOON, async || {

@@ -12,9 +12,8 @@ use super::{
     value, versions,
 };
 use crate::harness::{
-    database, eventually,
-    http::send,
-    process::{Api, http_client, start_worker},
+    database,
+    process::{Api, start_worker},
 };
 
 /// Columns whose data a down migration cannot keep; its file says so. The indexes and keys of apalis are stricter than
@@ -80,8 +79,7 @@ async fn each_migration_goes_down_and_up_on_a_filled_database() {
     migrate::run(&pool.clone().into()).await.unwrap();
     assert_eq!(value(&pool, "SELECT count(*) FROM apalis.jobs").await, jobs);
     let (api, _worker) = (Api::start(&database.url, &[]).await, start_worker(&database.url, &[]).await);
-    let readiness = async || send(http_client().get(format!("{}/readyz", api.url))).await.status;
-    eventually("the API is ready", Duration::from_secs(20), async || readiness().await == 200).await;
+    api.wait_until_ready().await;
 }
 
 /// The commands of `migrations/README.md`, in one transaction.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::execute;
 use crate::harness::{
-    database, eventually,
+    database,
     http::send,
     process::{Api, Process, http_client, start_worker},
 };
@@ -27,13 +27,11 @@ async fn running_processes_keep_working_with_a_newer_schema() {
     let api = Api::start(&database.url, &quick).await;
     let _worker = start_worker(&database.url, &quick).await;
     let client = http_client();
-    let ready = async || send(client.get(format!("{}/readyz", api.url))).await.status;
-    eventually("the process is ready", SOON, async || ready().await == 200).await;
+    api.wait_until_ready().await;
 
     execute(&pool, NEXT_RELEASE).await;
-    // Otherwise the load balancer would have no ready process until the new release starts. A check that takes 2 s
-    // fails, as it may on a busy machine.
-    eventually("the process is ready with the newer schema", SOON, async || ready().await == 200).await;
+    // Otherwise the load balancer would have no ready process until the new release starts.
+    api.wait_until_ready().await;
     let webhook = json!({
         "transaction_id": "after", "source_account": "a", "destination_account": "b", "amount": 1, "currency": "INR",
     });
@@ -51,5 +49,5 @@ async fn running_processes_keep_working_with_a_newer_schema() {
 
     // A missing migration makes a running process unready.
     execute(&pool, "DELETE FROM _sqlx_migrations WHERE version = (SELECT min(version) FROM _sqlx_migrations)").await;
-    assert_eq!(ready().await, 503);
+    assert_eq!(send(client.get(format!("{}/readyz", api.url))).await.status, 503);
 }

@@ -7,7 +7,6 @@ use serde_json::json;
 use super::{LOGIN, PASSWORD, REGISTER, System, client_at, registration};
 use crate::harness::{
     eventually,
-    http::send,
     process::{Process, start_worker},
 };
 
@@ -202,6 +201,5 @@ async fn a_worker_adds_missing_email_keys() {
         system.count("SELECT count(*) FROM users WHERE email_key IS NULL").await == 1
     })
     .await;
-    // On a busy machine the database may be late for a single check.
-    eventually("the API is ready", SOON, async || send(system.get("/readyz")).await.status == 200).await;
+    system.api.wait_until_ready().await;
 }

@@ -23,10 +23,13 @@ use super::{
     signatures::{headers, secret, sign},
     webhook,
 };
-use crate::harness::{
-    eventually,
-    http::{HttpResponse, send},
-    system::WEBHOOKS,
+use crate::{
+    harness::{
+        eventually,
+        http::{HttpResponse, send},
+        system::WEBHOOKS,
+    },
+    operators::in_time,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -65,18 +68,11 @@ impl System {
         eventually(query, SOON, async || self.count(query).await == expected).await;
     }
 
-    /// Reads a view with the operator's key. Its statements have a limit of one second: on a busy machine it is read
-    /// again.
+    /// Reads a view with the operator's key.
     async fn read_view(&self, path: &str) -> Value {
-        let mut view = Value::Null;
-        eventually(path, SOON, async || {
-            let response = send(self.get(path).header("x-api-key", "your-admin-api-key-here")).await;
-            assert!([200, 503].contains(&response.status), "{path}: {response:?}");
-            view = response.json();
-            response.status == 200
-        })
-        .await;
-        view
+        let response = in_time::view(self.get(path).header("x-api-key", "your-admin-api-key-here")).await;
+        assert_eq!(response.status, 200, "{path}: {response:?}");
+        response.json()
     }
 }
 
