@@ -4,14 +4,21 @@ import json
 import sys
 
 case, mode, seconds, report, log = sys.argv[1:]
+
+
+def fail(reason):
+    """Ends with the reason, and with what the case printed."""
+    with open(log) as file:
+        sys.exit(f"{case:<22} FAILED: {reason}  [{seconds} s]\n{file.read()}")
+
+
 with open(report) as file:
     text = file.read()
 if "{" not in text:
-    with open(log) as file:
-        sys.exit(f"{case}: no report:\n{file.read()}")
+    fail("no report")
 found = json.loads(text)
 if found["verdict"] in ("failed", "not_run"):
-    sys.exit(f"{case:<22} FAILED: {found.get('error') or found['needs']}")
+    fail(found.get("error") or found["needs"])
 
 # Figures of a broken case are one level deeper.
 figures = found.get("measured", found)
