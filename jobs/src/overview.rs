@@ -1,8 +1,9 @@
 //! What operators see first: the state of all queues, and what is wrong in queues and in features.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
+use tokio::{sync::Notify, time::sleep};
 
 use crate::{
     app::App,
@@ -16,6 +17,10 @@ use runtime::error::Error;
 
 /// Destinations of callbacks are disabled, or not known now.
 const CALLBACKS: ProblemKind = ProblemKind::new("callbacks");
+
+/// How much longer than the queues the destinations may take: their list is small. If the database is distant or busy, both
+/// take long.
+const DESTINATIONS_LATER: Duration = Duration::from_millis(500);
 
 /// Reads the state of all queues, and what is wrong. The cost has a bound: see [`Operator::overview`](queue::Operator::overview).
 ///
@@ -31,8 +36,17 @@ pub async fn read(app: &App) -> Result<Overview, Error> {
 /// # Errors
 /// [`Error::Unavailable`] when the database is unreachable.
 pub async fn watch(app: &App, cache: &mut OverviewCache) -> Result<Overview, Error> {
-    let (overview, destinations) =
-        tokio::join!(app.operator.watch_overview(cache), app.transactions.callbacks().problems());
+    let are_queues_read = Notify::new();
+    let overview = async {
+        let overview = app.operator.watch_overview(cache).await;
+        are_queues_read.notify_one();
+        overview
+    };
+    let late = async {
+        are_queues_read.notified().await;
+        sleep(DESTINATIONS_LATER).await;
+    };
+    let (overview, destinations) = tokio::join!(overview, app.transactions.callbacks().problems(late));
     let mut overview = overview?;
     if let Some(problem) = of_callbacks(destinations, overview.at) {
         // No other problem says that settlements are not sent.
@@ -64,8 +78,6 @@ fn of_callbacks(destinations: Result<Arc<[DestinationProblem]>, Error>, at: Offs
 
 #[cfg(test)]
 mod tests {
-    use time::Duration;
-
     use super::*;
 
     #[test]
@@ -74,7 +86,7 @@ mod tests {
         let destination = |name: &str, disabled: Option<i64>| DestinationProblem {
             name: name.into(),
             failing_since: Some(at),
-            disabled_at: disabled.map(|seconds| at - Duration::seconds(seconds)),
+            disabled_at: disabled.map(|seconds| at - time::Duration::seconds(seconds)),
             disabled_because: disabled.map(|_| "410 Gone".into()),
         };
         let text = |destinations: &[DestinationProblem]| of_callbacks(Ok(destinations.into()), at).map(|one| one.text);

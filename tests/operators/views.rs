@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use sqlx::Connection;
 
 use super::board::Browser;
-use crate::harness::{eventually, http::send};
+use crate::harness::{database, eventually, http::send, process::Process};
 
 const SOON: Duration = Duration::from_secs(30);
 /// The series that counts the statements of all views.
@@ -96,6 +96,29 @@ async fn a_locked_table_leaves_parts_out_and_takes_no_other_sessions() {
     eventually("views have two sessions", SOON, async || browser.system.count(sessions).await <= 2).await;
     lock.rollback().await.unwrap();
     assert!(browser.get("/board/jobs").await.text.contains("01DEAD"));
+}
+
+/// As when the database is distant: then all statements of a command take long.
+#[tokio::test]
+async fn a_slow_database_is_no_problem_of_callbacks() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let slow = "SELECT count(*) >= 2 FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock' AND query_start < now() - interval '0.7 s'";
+    eventually("a slow status is read in time", Duration::from_secs(120), async || {
+        let mut lock = pool.begin().await.unwrap();
+        let tables = "LOCK TABLE apalis.workers, callback_destinations IN ACCESS EXCLUSIVE MODE";
+        sqlx::query(tables).execute(&mut *lock).await.unwrap();
+        let mut status = Process::start(&["status"], &[("DATABASE_URL", &database.url)]);
+        eventually("its statements wait, or it has given up", SOON, async || {
+            !status.is_running() || sqlx::query_scalar(slow).fetch_one(&pool).await.unwrap()
+        })
+        .await;
+        lock.rollback().await.unwrap();
+        let exit = status.wait_for_exit(SOON).await.code();
+        exit == Some(0) && status.log().contains("Healthy")
+    })
+    .await;
 }
 
 #[tokio::test]

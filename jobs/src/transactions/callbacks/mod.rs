@@ -52,6 +52,9 @@ const BATCHES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: N
 /// The most characters of the reason for which a destination is disabled.
 const MAX_REASON: usize = 300;
 
+/// How long a scrape waits for the list of destinations, which is small.
+const GAUGES_LIMIT: Duration = Duration::from_millis(500);
+
 /// The callbacks of settlements. Clones share everything.
 #[derive(Clone)]
 pub struct Callbacks {
@@ -180,17 +183,18 @@ impl Callbacks {
     }
 
     /// The destinations that are failing or disabled, by name. All readers of a process share a statement every 2 s, on the
-    /// sessions of the features.
+    /// sessions of the features. The reader waits for them until `late`.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database has not been available, or not in time, for a minute.
-    pub async fn problems(&self) -> Result<Arc<[DestinationProblem]>, Error> {
-        self.problems.list().await
+    pub async fn problems(&self, late: impl Future<Output = ()>) -> Result<Arc<[DestinationProblem]>, Error> {
+        self.problems.list(late).await
     }
 
     /// The gauge of destinations with a problem, in Prometheus' text format; empty if they are not known.
     pub(crate) async fn gauges(&self) -> String {
-        self.problems.list().await.map_or_else(|_| String::new(), |problems| metrics::destinations(&problems))
+        let problems = self.problems.list(tokio::time::sleep(GAUGES_LIMIT)).await;
+        problems.map_or_else(|_| String::new(), |problems| metrics::destinations(&problems))
     }
 
     /// Enables a destination again. The callbacks that were given up meanwhile are dead letters; a replay sends them.

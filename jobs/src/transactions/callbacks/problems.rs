@@ -1,26 +1,26 @@
 //! The destinations with a problem, as `/metrics`, the first page and `millrace status` show them.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
+use std::{
+    sync::{Arc, Mutex as Shared},
+    time::Duration,
 };
 
+use tokio::{sync::Mutex, time::Instant};
+
 use super::{model::DestinationProblem, store};
-use runtime::{db::Pool, error::Error};
+use runtime::{db::Pool, error::Error, mutex::lock};
 
 /// Readers within this time share one statement, however many there are.
 const FRESH: Duration = Duration::from_secs(2);
-/// The list is small. A part of a page has 1 s.
-const READ_LIMIT: Duration = Duration::from_millis(500);
 /// While it cannot be read, an older list is shown for this long.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// The list of one process.
 pub(super) struct DestinationProblems {
     pool: Pool,
-    latest: Mutex<Option<Latest>>,
+    latest: Shared<Option<Latest>>,
+    /// Held by the reader that reads.
+    turn: Mutex<()>,
 }
 
 struct Latest {
@@ -31,35 +31,41 @@ struct Latest {
 impl DestinationProblems {
     /// Creates it without a list; the first reader reads it.
     pub(super) fn new(pool: &Pool) -> Self {
-        Self { pool: pool.clone(), latest: Mutex::new(None) }
+        Self { pool: pool.clone(), latest: Shared::new(None), turn: Mutex::new(()) }
     }
 
     /// The destinations that are failing or disabled, by name. They are at most two seconds old, while the database is
-    /// available.
+    /// available. The reader waits for them until `late`.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available, or not in time, for more than a minute.
-    pub(super) async fn list(&self) -> Result<Arc<[DestinationProblem]>, Error> {
-        let mut latest = self.latest.lock().await;
-        if let Some(known) = latest.as_ref().filter(|known| known.read.elapsed() < FRESH) {
-            return Ok(known.problems.clone());
-        }
-        let late = |_| Err(Error::Unavailable("they were not read in time".into()));
-        match timeout(READ_LIMIT, store::problems(&self.pool)).await.unwrap_or_else(late) {
-            Ok(problems) => {
-                let problems: Arc<[DestinationProblem]> = problems.into();
-                *latest = Some(Latest { read: Instant::now(), problems: problems.clone() });
-                Ok(problems)
-            }
-            Err(error) => {
-                let known = latest.as_ref().filter(|known| known.read.elapsed() < MAX_AGE);
-                known.map(|known| known.problems.clone()).ok_or(error)
-            }
-        }
+    pub(super) async fn list(&self, late: impl Future<Output = ()>) -> Result<Arc<[DestinationProblem]>, Error> {
+        let read = tokio::select! {
+            read = self.read() => read,
+            () = late => Err(Error::Unavailable("they were not read in time".into())),
+        };
+        read.or_else(|error| self.known(MAX_AGE).ok_or(error))
     }
 
     /// Makes the next reader read the list, because this process has changed it.
     pub(super) async fn forget(&self) {
-        *self.latest.lock().await = None;
+        let _turn = self.turn.lock().await;
+        *lock(&self.latest) = None;
+    }
+
+    async fn read(&self) -> Result<Arc<[DestinationProblem]>, Error> {
+        let _turn = self.turn.lock().await;
+        if let Some(fresh) = self.known(FRESH) {
+            return Ok(fresh);
+        }
+        let problems: Arc<[DestinationProblem]> = store::problems(&self.pool).await?.into();
+        *lock(&self.latest) = Some(Latest { read: Instant::now(), problems: problems.clone() });
+        Ok(problems)
+    }
+
+    /// The latest list, if it is not older than this.
+    fn known(&self, age: Duration) -> Option<Arc<[DestinationProblem]>> {
+        let latest = lock(&self.latest);
+        latest.as_ref().filter(|known| known.read.elapsed() < age).map(|known| known.problems.clone())
     }
 }
