@@ -235,6 +235,24 @@ async fn why_names_the_error_of_failing_claims() {
     worker.stop().await;
 }
 
+#[tokio::test]
+async fn a_release_that_was_refused_is_recorded_with_a_later_heartbeat() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.execute("CREATE SEQUENCE refusals").await;
+    harness
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  PERFORM nextval('refusals'); RAISE EXCEPTION 'no space left on device'; END $$",
+        )
+        .await;
+    harness.execute("CREATE TRIGGER refuse BEFORE INSERT ON worker_releases EXECUTE FUNCTION refuse()").await;
+    let worker = harness.start_worker(&scripted, FAST);
+    harness.wait_until("it is refused", "(SELECT is_called FROM refusals)").await;
+    harness.execute("DROP TRIGGER refuse ON worker_releases").await;
+    harness.wait_until("it is recorded", "EXISTS (SELECT FROM worker_releases)").await;
+    worker.stop().await;
+}
+
 /// Enqueues a job of this key that waits for the gate, and returns its id.
 async fn enqueue_for(harness: &QueueHarness, key: &str, name: &str) -> String {
     let id = JobId::generate();

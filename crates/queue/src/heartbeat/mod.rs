@@ -224,19 +224,23 @@ impl Heartbeat {
         Ok(())
     }
 
-    /// Records the release of this process, once. It is not important enough to be repeated if the database refuses it.
+    /// Records the release of this process, once. If the database refuses it, the next heartbeat tries again.
     async fn record_release(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        if self.is_recorded.swap(true, Relaxed) {
+        if self.is_recorded.load(Relaxed) {
             return Ok(());
         }
         let session = on_session_within(connection, &self.database, self.report_limit());
         let record = sql::record_release(session, &VERSION);
         match within(self.write_limit(), record).await {
+            Ok(()) => {
+                self.is_recorded.store(true, Relaxed);
+                Ok(())
+            }
             Err(error @ sqlx::Error::Database(_)) => {
                 tracing::debug!(error = causes(&error), "could not record the release");
                 Ok(())
             }
-            result => result,
+            Err(error) => Err(error),
         }
     }
 
