@@ -43,7 +43,7 @@ struct WorkersPage {
 struct WorkersState {
     page: Part<Page<WorkerInfo, String>>,
     /// The releases of all live workers, if they differ.
-    versions: Vec<String>,
+    versions: Part<Vec<String>>,
     /// Whether this is the first page, which is updated by events.
     is_first: bool,
     at: OffsetDateTime,
@@ -54,9 +54,10 @@ impl WorkersState {
     async fn read(operator: &Operator, after: Option<&str>) -> Self {
         let page = load("workers", operator.list_workers(after, PAGE)).await;
         let versions = match &page {
-            Ok(Page { rows, next: None }) if after.is_none() => versions(rows),
-            Ok(_) => load("releases", operator.workers()).await.map_or_else(|_| Vec::new(), |all| versions(&all)),
-            Err(_) => Vec::new(),
+            Ok(Page { rows, next: None }) if after.is_none() => Ok(versions(rows)),
+            Ok(_) => load("releases", operator.workers()).await.map(|all| versions(&all)),
+            // The page says so once.
+            Err(_) => Ok(Vec::new()),
         };
         Self { page, versions, is_first: after.is_none(), at: OffsetDateTime::now_utc() }
     }
