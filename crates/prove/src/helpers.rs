@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use nix::unistd::geteuid;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,6 +20,8 @@ use crate::{child::Child, server::Server, small_disk};
 const START: Duration = Duration::from_secs(60);
 /// Fewer sessions than one process has connections, so that they must share them.
 const SESSIONS: u32 = 3;
+/// The tries to start a server at a free address: another program may take it first.
+const TRIES: u32 = 3;
 
 /// A running server. It is killed when this is dropped, and its folder removed.
 pub(crate) struct Helper {
@@ -41,12 +44,15 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// Starts Redis. Its log is in this folder.
+/// Starts Redis at this address, or at a free one. Its log is in this folder.
 ///
 /// # Errors
 /// When it does not start.
 pub(crate) async fn redis(address: Option<SocketAddr>, logs: &Path) -> Result<Helper> {
-    let address = free(address).await?;
+    start_at(address, |address| redis_at(address, logs).boxed()).await
+}
+
+async fn redis_at(address: SocketAddr, logs: &Path) -> Result<Helper> {
     let folder = own_folder("redis")?;
     let mut command = Command::new(program("redis-server").context("redis-server")?);
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
@@ -54,7 +60,8 @@ pub(crate) async fn redis(address: Option<SocketAddr>, logs: &Path) -> Result<He
     start(command, "redis", address, folder, logs).await
 }
 
-/// Starts PgBouncer in transaction mode in front of our own server. Its log is in this folder.
+/// Starts PgBouncer in transaction mode in front of our own server, at this address or at a free one. Its log is in this
+/// folder.
 ///
 /// # Errors
 /// When it does not start.
@@ -64,7 +71,11 @@ pub(crate) async fn pgbouncer(
     address: Option<SocketAddr>,
     logs: &Path,
 ) -> Result<Helper> {
-    let (address, options) = (free(address).await?, server.maintenance()?);
+    start_at(address, |address| pgbouncer_at(address, server, users, logs).boxed()).await
+}
+
+async fn pgbouncer_at(address: SocketAddr, server: &Server, users: &[String], logs: &Path) -> Result<Helper> {
+    let options = server.maintenance()?;
     let sockets = options.get_socket().context("a server with a socket")?;
     let folder = own_folder("pgbouncer")?;
     let (list, config) = (folder.join("users.txt"), folder.join("pgbouncer.ini"));
@@ -89,12 +100,24 @@ pub(crate) async fn pgbouncer(
     start(command, "pgbouncer", address, folder, logs).await
 }
 
-/// A free address, unless there is one from before.
-async fn free(address: Option<SocketAddr>) -> Result<SocketAddr> {
-    match address {
-        Some(address) => Ok(address),
-        None => Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?),
+/// Starts a server at this address, or at a free one.
+async fn start_at<'s>(
+    address: Option<SocketAddr>,
+    start: impl Fn(SocketAddr) -> BoxFuture<'s, Result<Helper>>,
+) -> Result<Helper> {
+    if let Some(address) = address {
+        return start(address).await;
     }
+    for _ in 1..TRIES {
+        if let Ok(helper) = start(free().await?).await {
+            return Ok(helper);
+        }
+    }
+    start(free().await?).await
+}
+
+async fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
 }
 
 /// A folder that other users can reach.
@@ -107,11 +130,15 @@ fn own_folder(name: &str) -> Result<PathBuf> {
 async fn start(command: Command, name: &str, address: SocketAddr, folder: PathBuf, logs: &Path) -> Result<Helper> {
     let mut helper = Helper { child: Child::start(command, name, logs)?, address, folder };
     let begun = Instant::now();
-    while TcpStream::connect(address).await.is_err() {
+    loop {
+        let accepts = TcpStream::connect(address).await.is_ok();
+        // Another program may accept connections there.
         if !helper.child.is_running()? || begun.elapsed() > START {
             bail!("{name} does not start; see its log");
         }
+        if accepts {
+            return Ok(helper);
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(helper)
 }
