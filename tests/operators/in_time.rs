@@ -17,7 +17,7 @@ const TRIES: Duration = Duration::from_secs(120);
 /// What a page shows in the place of a query or a check that took over a second.
 const MISSING: [&str; 2] = ["Not known now: the query takes over 1 s.", "<p class=\"unknown\">not known now"];
 /// What a command prints that has done nothing, because the database did not respond within two seconds; and what
-/// `millrace status` prints of a list that it did not get within half a second.
+/// `millrace status` prints of a list that it got more than half a second later than the queues.
 const LATE: [&str; 2] = ["the database did not reply in time", "the destinations of callbacks are not known now"];
 
 /// Sends a request for a view until the view is complete.
