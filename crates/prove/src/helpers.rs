@@ -108,16 +108,15 @@ async fn start_at<'s>(
     if let Some(address) = address {
         return start(address).await;
     }
-    for _ in 1..TRIES {
-        if let Ok(helper) = start(free().await?).await {
-            return Ok(helper);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let free = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+        let started = start(free).await;
+        if started.is_ok() || tries == TRIES {
+            return started;
         }
     }
-    start(free().await?).await
-}
-
-async fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
 }
 
 /// A folder that other users can reach.
