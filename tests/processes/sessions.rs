@@ -1,10 +1,14 @@
 //! Interference with our database sessions: they are terminated, get other defaults, lose rows or are used up.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
+use futures_util::future::join_all;
 use reqwest::{Client, Method};
 use runtime::{
-    db::{Database, Pool},
+    db::{Database, Pool, SessionCounts},
     executor::{begin, repeatable},
 };
 use serde_json::{Value, json};
@@ -99,6 +103,59 @@ async fn a_time_limit_for_idle_sessions_fails_no_request() {
         // Longer than the limit.
         tokio::time::sleep(Duration::from_millis(450)).await;
     }
+}
+
+/// The process of the server that runs a statement of this pool.
+async fn backend(pool: &Pool) -> i32 {
+    let query = sqlx::query_scalar("SELECT pg_backend_pid() FROM pg_sleep(0.01)");
+    query.fetch_one(repeatable(pool)).await.expect("a session")
+}
+
+#[tokio::test]
+async fn the_session_that_was_used_last_is_used_next() {
+    const SESSIONS: u32 = 3;
+    let database = database::fresh().await;
+    let pool = Database::parse(&database.url).expect("a URL").pool("test", SESSIONS);
+    let run = |count: usize| join_all((0..count).map(|_| backend(&pool)));
+    let opened: HashSet<i32> = run(30).await.into_iter().collect();
+    assert_eq!(opened.len(), SESSIONS as usize, "callers wait for one of the sessions");
+    let mut last = backend(&pool).await;
+    for _ in 0..3 {
+        assert_eq!(backend(&pool).await, last);
+        let failed = sqlx::query("SELECT 1 / 0").execute(repeatable(&pool)).await;
+        assert!(failed.is_err(), "{failed:?}");
+        let dropped = begin(&pool).await.expect("a transaction");
+        drop(dropped);
+        last = backend(&pool).await;
+        assert!(opened.contains(&last), "neither a refused statement nor a rollback costs a session");
+    }
+    let all_idle = SessionCounts { used: 0, idle: SESSIONS };
+    eventually("all sessions are idle", SOON, async || pool.session_counts() == all_idle).await;
+}
+
+#[tokio::test]
+async fn a_closed_pool_ends_its_sessions_and_all_waits() {
+    let database = database::fresh().await;
+    let pool = Database::parse(&database.url).expect("a URL").pool("closing", 2);
+    join_all([backend(&pool), backend(&pool)]).await;
+    let transactions = [begin(&pool).await.expect("a transaction"), begin(&pool).await.expect("a transaction")];
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { begin(&pool).await.map(drop).map_err(|error| error.to_string()) }
+    });
+    let closing = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.close().await }
+    });
+    let refused = waiting.await.expect("no panic").expect_err("a closed pool");
+    assert!(refused.contains("closed"), "{refused}");
+    drop(transactions);
+    closing.await.expect("no panic");
+    let count = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = 'millrace closing'";
+    let watcher = database.pool().await;
+    let is_none_open = async || sqlx::query_scalar::<_, i64>(count).fetch_one(&watcher).await.expect("a count") == 0;
+    eventually("all sessions are closed", SOON, is_none_open).await;
 }
 
 /// Runs `ALTER DATABASE` with this change.

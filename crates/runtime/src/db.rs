@@ -1,7 +1,7 @@
 //! Connections to PostgreSQL. Each session gets our own settings, because our guarantees must not depend on the server's
 //! defaults.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use metrics::{Counter, counter};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -12,9 +12,9 @@ use sqlx::{
 
 use super::{
     database_url,
+    kept_sessions::{self, KeptSessions},
     pooler::{self, Pooler},
-    settings,
-    writable::{self, Reuse},
+    settings, writable,
 };
 
 /// How long a caller waits for a free connection. After that, a request gets 503 and a job is retried.
@@ -31,6 +31,8 @@ pub(super) const STATEMENTS: &str = "millrace_db_statements_total";
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub(super) sessions: PgPool,
+    /// Sessions that wait for their next statement; `None` for a pool that the caller has opened.
+    pub(super) kept: Option<Arc<KeptSessions>>,
     pub(super) pooler: Pooler,
     /// The time limit of its statements, if it is not the usual one.
     pub(super) limit: Option<Duration>,
@@ -48,13 +50,24 @@ pub struct SessionCounts {
 impl Pool {
     /// Closes the pool. Waits at most 1 s for its sessions to end in good order.
     pub async fn close(&self) {
-        close(&self.sessions).await;
+        // From now on the pool closes what returns to it.
+        let closing = self.sessions.close();
+        if let Some(kept) = &self.kept {
+            kept.close();
+        }
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+    }
+
+    /// How long a caller waits for a session.
+    pub(super) fn wait_limit(&self) -> Duration {
+        self.limit.unwrap_or(ACQUIRE_TIMEOUT)
     }
 
     /// Counts the sessions that are open now.
     pub fn session_counts(&self) -> SessionCounts {
         // The pool is read twice without a lock, so `idle` may be one more than its size.
-        let idle = u32::try_from(self.sessions.num_idle()).unwrap_or(u32::MAX);
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.count());
+        let idle = u32::try_from(self.sessions.num_idle() + kept).unwrap_or(u32::MAX);
         SessionCounts { used: self.sessions.size().saturating_sub(idle), idle }
     }
 }
@@ -62,7 +75,7 @@ impl Pool {
 /// A pool that the caller has opened, without a pooler in front of the database. Its sessions keep their own settings.
 impl From<PgPool> for Pool {
     fn from(sessions: PgPool) -> Self {
-        Self { sessions, pooler: Pooler::None, limit: None, statements: Counter::noop() }
+        Self { sessions, kept: None, pooler: Pooler::None, limit: None, statements: Counter::noop() }
     }
 }
 
@@ -145,21 +158,13 @@ impl Database {
             })
             .before_acquire(|session, state| {
                 Box::pin(async move {
-                    let usable = match writable::reuse(state.age, state.idle_for) {
-                        Reuse::Immediately => Ok(true),
-                        Reuse::Never => Ok(false),
-                        Reuse::AfterPing => settings::ping(session).await.map(|()| true),
-                        Reuse::AfterProbe => settings::probe(session).await.map(|read_only| {
-                            writable::record_probe(read_only);
-                            !read_only
-                        }),
-                    };
-                    // An error is recorded as a hint about the other sessions. The pool replaces this one at once.
-                    Ok(usable.inspect_err(writable::record_error).unwrap_or(false))
+                    // A session that cannot be used is replaced at once.
+                    Ok(kept_sessions::check_session(session, writable::reuse(state.age, state.idle_for)).await)
                 })
             })
             .connect_lazy_with(self.limited_session_options(role, limit));
-        Pool { sessions, pooler, limit, statements: counter!(STATEMENTS, "pool" => role) }
+        let kept = Some(Arc::new(KeptSessions::new(connections)));
+        Pool { sessions, kept, pooler, limit, statements: counter!(STATEMENTS, "pool" => role) }
     }
 }
 

@@ -221,7 +221,10 @@ async fn try_on_pool(pool: &Pool, mode: ExecutionMode, query: Query) -> Statemen
         transaction.commit().await?;
         return Ok(items);
     }
-    Session::acquire(pool).await?.run(|connection| run(connection, query)).await
+    let mut session = Session::acquire(pool).await?;
+    let items = session.run(|connection| run(connection, query)).await?;
+    session.keep();
+    Ok(items)
 }
 
 /// Runs a statement in its own transaction.

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod duration;
 pub mod error;
 pub mod executor;
+mod kept_sessions;
 pub mod listen;
 pub mod migrate;
 pub mod mutex;

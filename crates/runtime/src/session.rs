@@ -1,33 +1,31 @@
-//! A session of a pool: it is acquired, and later returned to the pool or closed.
+//! A session of a pool: it is acquired, and later kept for the next statement, returned to the pool of sqlx, or closed.
 //!
 //! sqlx pings a session when it is returned. The ping has no time limit and occupies the session's place in the pool. On
 //! a connection that died without a RST, the ping took 15 min 48 s. The pool served no caller in that time.
 //!
-//! Here a session is returned only if its last statement succeeded or the server refused it. The ping has a limit of 1 s.
-//! Every other session is closed, which frees its place at once.
+//! Here a session is kept if its last statement succeeded, and returned only if the server refused it. The ping has a limit of
+//! 1 s. Every other session is closed, which frees its place at once.
 
 use std::{
-    sync::OnceLock,
-    time::{Duration, Instant},
+    sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use metrics::{Histogram, Unit, describe_counter, describe_histogram, histogram};
-use sqlx::{PgConnection, Postgres, pool::PoolConnection};
+use sqlx::PgConnection;
 use sqlx_core::transaction::TransactionManager;
-use tokio::{runtime::Handle, time::timeout};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     db::{Pool, STATEMENTS},
     diagnose,
+    kept_sessions::{KeptSessions, PgTransactionManager, PooledSession},
     pooler::Pooler,
     settings,
     time_limit::with_time_limit,
     writable,
 };
 use crate::error::causes;
-
-/// How long a returned session may take to respond to the ping; then it is closed.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a statement is tried if its session turns out to be dead. After the first dead session, other idle sessions
 /// are pinged before use. So the second try fails only if another session dies in between.
@@ -52,14 +50,14 @@ pub fn describe() {
     POOL_WAIT_HISTOGRAM.get_or_init(|| histogram!(POOL_WAIT));
 }
 
-type PgTransactionManager = <Postgres as sqlx::Database>::TransactionManager;
-
-/// A session of a pool. Drop returns it to the pool or closes it.
+/// A session of a pool. Drop returns it to the pool of sqlx or closes it.
 #[derive(Debug)]
 pub(super) struct Session {
-    connection: PoolConnection<Postgres>,
-    /// Whether no statement is running and the last one left the session usable.
-    is_reusable: bool,
+    pooled: PooledSession,
+    /// The place in the pool, which is free when this is dropped.
+    _permit: Option<OwnedSemaphorePermit>,
+    /// Where it is kept after a success.
+    kept: Option<Arc<KeptSessions>>,
 }
 
 impl Session {
@@ -69,12 +67,17 @@ impl Session {
     /// When no session becomes free in time. The error contains the cause.
     pub(super) async fn acquire(pool: &Pool) -> sqlx::Result<Self> {
         let began = Instant::now();
-        let acquired = pool.sessions.acquire().await;
+        let acquired = match &pool.kept {
+            Some(kept) => {
+                kept.take(&pool.sessions, pool.wait_limit()).await.map(|(session, permit)| (session, Some(permit)))
+            }
+            None => pool.sessions.acquire().await.map(|connection| (PooledSession::new(connection), None)),
+        };
         if let Some(histogram) = POOL_WAIT_HISTOGRAM.get() {
             histogram.record(began.elapsed().as_secs_f64());
         }
         match acquired {
-            Ok(connection) => Ok(Self { connection, is_reusable: true }),
+            Ok((pooled, permit)) => Ok(Self { pooled, _permit: permit, kept: pool.kept.clone() }),
             Err(sqlx::Error::PoolTimedOut) => Err(diagnose::acquire_error(pool, began.elapsed()).await),
             Err(error) => Err(error),
         }
@@ -91,25 +94,21 @@ impl Session {
     where
         F: Future<Output = sqlx::Result<T>>,
     {
+        let PooledSession { connection, is_reusable, .. } = &mut self.pooled;
         // Set before the await, because the caller may drop this future at any moment.
-        self.is_reusable = false;
-        let result = with_time_limit(statement(&mut self.connection)).await;
-        self.is_reusable = result.as_ref().err().is_none_or(writable::is_usable_after);
+        *is_reusable = false;
+        let result = with_time_limit(statement(connection)).await;
+        *is_reusable = result.as_ref().err().is_none_or(writable::is_usable_after);
         if let Err(error) = &result {
             writable::record_error(error);
         }
         result
     }
-}
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        // This future owns the session. Dropped without being polled, it closes the session and frees its place.
-        let released = self.connection.return_to_pool();
-        if self.is_reusable
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(timeout(RELEASE_TIMEOUT, released));
+    /// Keeps the session for the next statement. The last one has succeeded, and no transaction is open.
+    pub(super) fn keep(self) {
+        if let Some(kept) = &self.kept {
+            kept.keep(self.pooled);
         }
     }
 }
@@ -121,6 +120,7 @@ impl Drop for Session {
 pub(super) async fn probe(pool: &Pool) -> sqlx::Result<()> {
     let mut session = Session::acquire(pool).await?;
     writable::record_probe(session.run(settings::probe).await?);
+    session.keep();
     Ok(())
 }
 
@@ -157,7 +157,7 @@ async fn begin_once(pool: &Pool) -> sqlx::Result<Transaction> {
 impl Transaction {
     /// The connection. Its statements have neither time limit nor span.
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.session.connection
+        &mut self.session.pooled.connection
     }
 
     /// Sets a savepoint. [`Transaction::release`] or [`Transaction::undo`] ends it.
@@ -189,7 +189,9 @@ impl Transaction {
     /// # Errors
     /// When the server refuses the commit, or its outcome is unknown.
     pub async fn commit(mut self) -> sqlx::Result<()> {
-        self.session.run(PgTransactionManager::commit).await
+        self.session.run(PgTransactionManager::commit).await?;
+        self.session.keep();
+        Ok(())
     }
 
     /// Rolls the transaction back, and waits until the server has done so.
@@ -197,16 +199,8 @@ impl Transaction {
     /// # Errors
     /// When the session is dead. The server then rolls back by itself.
     pub async fn rollback(mut self) -> sqlx::Result<()> {
-        self.session.run(PgTransactionManager::rollback).await
-    }
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        // Queues a ROLLBACK for each open savepoint and for the transaction, which the ping on return sends. Does nothing
-        // if the transaction has ended.
-        while PgTransactionManager::get_transaction_depth(&self.session.connection) > 0 {
-            PgTransactionManager::start_rollback(&mut self.session.connection);
-        }
+        self.session.run(PgTransactionManager::rollback).await?;
+        self.session.keep();
+        Ok(())
     }
 }
