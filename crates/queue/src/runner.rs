@@ -81,7 +81,7 @@ pub(crate) fn handler<J: Job>(context: J::Context, policy: Policy, parts: Runner
 impl<J: Job> Runner<J> {
     /// Runs jobs until each has handed over its result.
     async fn run_all(self: &Arc<Self>, jobs: Vec<ClaimedJob>) {
-        self.parts.counts.start(jobs.iter().map(|job| job.job.waited));
+        self.parts.counts.start(jobs.iter().map(|job| job.job.waited()));
         let batch = TaskTracker::new();
         let running = jobs.into_iter().map(|job| self.start(job, batch.token())).collect();
         batch.close();
@@ -90,7 +90,7 @@ impl<J: Job> Runner<J> {
 
     /// Starts the task of a job.
     fn start(self: &Arc<Self>, job: ClaimedJob, batch: TaskTrackerToken) -> RunningJob {
-        self.runs.wait.record(job.job.waited.max(0.0));
+        self.runs.wait.record(job.job.waited().max(0.0));
         let run = Arc::new(StartedRun::new(J::NAME, job, batch));
         let work = {
             // A handler that blocks its thread keeps this task, and must not keep the runner: the worker stops when no

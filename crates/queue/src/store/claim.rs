@@ -18,8 +18,8 @@ pub(crate) struct Claimed {
     pub failures: i32,
     /// Consecutive crashes before this run.
     pub crashes: i32,
-    /// Seconds from its due time to its claim, by the database's clock; at most 30 days.
-    pub waited: f64,
+    /// When it was claimed, by the database's clock.
+    pub claimed_at: OffsetDateTime,
     pub priority: i32,
     /// Its due time; `None` if that is more than 30 days ago.
     pub due: Option<OffsetDateTime>,
@@ -29,6 +29,15 @@ pub(crate) struct Claimed {
     pub traceparent: Option<String>,
 }
 
+impl Claimed {
+    /// Seconds from its due time to its claim, by the database's clock; at most 30 days, and negative after the clock has gone
+    /// back.
+    pub(crate) fn waited(&self) -> f64 {
+        const LONGEST: f64 = 30.0 * 86400.0;
+        self.due.map_or(LONGEST, |due| (self.claimed_at - due).as_seconds_f64())
+    }
+}
+
 /// The UPDATE that claims the jobs whose rows a statement selects and locks.
 ///
 /// The lease is no condition here. The worker checks it by its own monotonic clock before it claims, and `last_seen`
@@ -36,7 +45,7 @@ pub(crate) struct Claimed {
 /// the worker renews its lease.
 ///
 /// An odd row of another program must not fail the claim of all others. So a token that cannot grow restarts at 1, and
-/// a due time is limited before it is subtracted.
+/// a due time that is long past is not returned: it may be infinite.
 ///
 /// Rows are updated by their `ctid`. This is safe because the same statement locks them, and it saves 500 look-ups in
 /// the primary key (11.0 → 8.6 us per job). A row that another transaction has just changed is not visible to this
@@ -50,8 +59,7 @@ macro_rules! claim {
                    attempts = CASE attempts WHEN 2147483647 THEN 1 ELSE attempts + 1 END
                WHERE ctid = ANY(ARRAY( "# + $rows + r#" ))
                RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures, job.crashes,
-                         extract(epoch FROM clock_timestamp()
-                                 - greatest(job.run_at, clock_timestamp() - interval '30 days'))::float8 AS "waited!",
+                         clock_timestamp() AS "claimed_at!",
                          job.priority AS "priority!",
                          CASE WHEN job.run_at > now() - interval '30 days' THEN job.run_at END AS due,
                          job.fair_key,
