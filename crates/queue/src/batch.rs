@@ -1,6 +1,7 @@
 //! Batches concurrent calls into one statement: while one batch is being written, the next one fills.
 //!
-//! There is no timer. An idle writer writes a call at once, and under load the batches grow by themselves.
+//! If no batch is being written, a call is written at once. Otherwise the calls wait for the end of that batch, or until they
+//! are enough for another one next to it ([`Turns`]).
 
 use std::{
     panic::AssertUnwindSafe,
@@ -11,7 +12,7 @@ use std::{
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::load::Load;
+use super::{load::Load, turns::Turns};
 use runtime::{
     db::Pool,
     error::Error,
@@ -28,12 +29,13 @@ struct Call<T, R> {
 /// A queue of calls that are written together. Clones share it.
 pub struct Batch<T, R> {
     calls: mpsc::Sender<Call<T, R>>,
+    turns: Arc<Turns>,
     load: Option<Arc<Load>>,
 }
 
 impl<T, R> Clone for Batch<T, R> {
     fn clone(&self) -> Self {
-        Self { calls: self.calls.clone(), load: self.load.clone() }
+        Self { calls: self.calls.clone(), turns: self.turns.clone(), load: self.load.clone() }
     }
 }
 
@@ -66,10 +68,11 @@ where
         let (calls, receiver) = mpsc::channel(limits.waiting);
         let receiver = Arc::new(Mutex::new(receiver));
         let load = limits.wait.map(|wait| Arc::new(Load::new(limits.size * limits.writers, wait)));
+        let turns = Arc::new(Turns::new(limits.writers, limits.size));
         for _ in 0..limits.writers {
-            tokio::spawn(write_batches(receiver.clone(), limits.size, load.clone(), write.clone()));
+            tokio::spawn(write_batches(receiver.clone(), turns.clone(), limits.size, load.clone(), write.clone()));
         }
-        Self { calls, load }
+        Self { calls, turns, load }
     }
 
     /// Like [`Self::start`], for a `write` that takes a pool.
@@ -90,9 +93,14 @@ where
     /// items wait already.
     pub async fn call_or_refuse(&self, key: &str, item: T) -> Result<R, Error> {
         if let Some(load) = &self.load {
-            load.admit(key, self.calls.max_capacity() - self.calls.capacity())?;
+            load.admit(key, self.waiting())?;
         }
         self.call(item).await
+    }
+
+    /// How many calls wait.
+    fn waiting(&self) -> usize {
+        self.calls.max_capacity() - self.calls.capacity()
     }
 
     /// Writes `item` together with the other waiting items. It waits as long as it must.
@@ -104,6 +112,7 @@ where
         self.calls
             .try_send(Call { item, caller: TraceContext::current(), response })
             .map_err(|_| Error::Unavailable("too many writes are waiting".into()))?;
+        self.turns.added(self.waiting());
         receiver.await.map_err(|_| Error::Unavailable("the process is stopping".into()))?
     }
 }
@@ -112,6 +121,7 @@ where
 /// write.
 async fn write_batches<T, R, F, W>(
     receiver: Arc<Mutex<mpsc::Receiver<Call<T, R>>>>,
+    turns: Arc<Turns>,
     size: usize,
     load: Option<Arc<Load>>,
     write: W,
@@ -120,18 +130,23 @@ async fn write_batches<T, R, F, W>(
     F: Future<Output = Result<Vec<R>, Error>>,
     W: Fn(Vec<T>) -> F,
 {
+    // It has room for a whole batch from the first one on. A new one for each batch would be an allocation of that size.
+    let mut received = Vec::new();
     loop {
-        let mut calls = Vec::new();
-        if receiver.lock().await.recv_many(&mut calls, size).await == 0 {
-            return;
+        {
+            let mut receiver = receiver.lock().await;
+            turns.wait(&receiver).await;
+            if receiver.recv_many(&mut received, size).await == 0 {
+                return;
+            }
+            turns.begin(received.len(), receiver.len());
         }
-        // The caller has gone: it got no promise, so its item is not written.
-        calls.retain(|call| !call.response.is_closed());
-        if calls.is_empty() {
-            continue;
-        }
+        let count = received.len();
+        // A caller that has gone got no promise, so its item is not written.
+        let calls: Vec<_> = received.drain(..).filter(|call| !call.response.is_closed()).collect();
+        // Without a call there is nothing to write, and the loop below ends at once.
         let mut parts = vec![calls];
-        while let Some(mut part) = parts.pop() {
+        while let Some(mut part) = parts.pop().filter(|part| !part.is_empty()) {
             let items: Vec<T> = part.iter().map(|call| call.item.clone()).collect();
             let span = Span::batch("batch", part.iter().map(|call| &call.caller));
             let begun = Instant::now();
@@ -161,6 +176,7 @@ async fn write_batches<T, R, F, W>(
                 }
             }
         }
+        turns.end(count);
     }
 }
 
@@ -175,6 +191,7 @@ mod tests {
     use std::sync::Mutex as Log;
 
     use super::*;
+    use crate::turns;
 
     const LIMITS: Limits = Limits { writers: 1, size: 100, waiting: 1000, wait: None };
 
@@ -203,6 +220,56 @@ mod tests {
         }
         assert_eq!(batches.lock().map(|log| log.iter().map(Vec::len).sum::<usize>()).ok(), Some(10));
         assert!(batches.lock().is_ok_and(|log| log.len() <= 2), "only two writes were let through");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_next_to_another_begins_with_its_share_of_the_calls() {
+        let (begun, mut beginnings) = mpsc::unbounded_channel();
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let opened = gate.clone();
+        let batch = Batch::start(Limits { writers: 2, ..LIMITS }, move |items: Vec<u32>| {
+            let _ = begun.send(items.clone());
+            let opened = opened.clone();
+            async move {
+                opened.acquire().await.map_err(|_| Error::Internal("closed".into()))?.forget();
+                Ok(items)
+            }
+        });
+        let started = tokio::time::Instant::now();
+        let call = |n| {
+            let batch = batch.clone();
+            tokio::spawn(async move { batch.call(n).await })
+        };
+        let mut calls = vec![call(0)];
+        assert_eq!(beginnings.recv().await, Some(vec![0]));
+        calls.push(call(1));
+        assert_eq!(beginnings.recv().await, Some(vec![1]), "nothing is known about more callers");
+        // Both writers are busy, so these wait. Their number is the peak.
+        calls.extend([2, 3, 4, 5].map(call));
+        tokio::task::yield_now().await;
+        gate.add_permits(1);
+        assert_eq!(beginnings.recv().await, Some(vec![2, 3, 4, 5]));
+        gate.add_permits(1);
+        while !calls[1].is_finished() {
+            tokio::task::yield_now().await;
+        }
+        calls.extend([6, 7].map(call));
+        tokio::task::yield_now().await;
+        assert!(beginnings.is_empty(), "two calls are less than two thirds of five");
+        calls.push(call(8));
+        assert_eq!(beginnings.recv().await, Some(vec![6, 7, 8]));
+        assert_eq!(started.elapsed(), Duration::ZERO, "no timer was needed");
+        gate.add_permits(1);
+        while !calls[2].is_finished() {
+            tokio::task::yield_now().await;
+        }
+        calls.push(call(9));
+        assert_eq!(beginnings.recv().await, Some(vec![9]));
+        assert!(started.elapsed() >= turns::SLOW, "{:?}", started.elapsed());
+        gate.add_permits(2);
+        for call in calls {
+            assert!(call.await.is_ok_and(|written| written.is_ok()));
+        }
     }
 
     #[tokio::test]

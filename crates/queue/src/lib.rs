@@ -50,6 +50,7 @@ pub mod status;
 mod storable;
 mod store;
 mod timing;
+mod turns;
 mod watchdog;
 pub mod worker;
 mod worker_status;

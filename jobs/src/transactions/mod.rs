@@ -53,9 +53,7 @@ const CONFLICTS: &str = "millrace_webhook_conflicts_total";
 const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 
 /// Two writers keep the disk busy: one collects and sends a batch while the other waits for its commit. Measured without
-/// HTTP and with 64 callers: 45,000 rows/s with one writer, 58,000 with two, and the same with three. Over HTTP, with a second
-/// writer only while 64 calls wait, 202s were 1.94 of one-row transactions instead of 2.07, and their p99 at half that rate
-/// 11.4 ms instead of 7.5.
+/// HTTP and with 64 callers: 45,000 rows/s with one writer, 58,000 with two, and the same with three.
 const WRITES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: None };
 /// Senders time out, and then send again: a webhook that would wait longer is refused at once, and has room when it comes
 /// back at the time of its `Retry-After`.
@@ -66,8 +64,8 @@ const BATCHES: Limits = Limits { size: 1, ..WRITES };
 /// Repeated ids, with the same payload or another one: in batches of their own, so that no other webhook waits for them. One
 /// writer: with two, a commit could wait for a row lock that the other one holds on the same id.
 const REPEATS: Limits = Limits { writers: 1, ..WRITES };
-/// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time.
-/// With two, each carried half as many ids: 64 readers got 22,000 look-ups/s instead of 42,000.
+/// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time; with two,
+/// 64 readers got no more look-ups per second.
 const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000, wait: None };
 
 /// The feature. Clones share everything.
