@@ -1,7 +1,7 @@
 //! Batches concurrent calls into one statement: while one batch is being written, the next one fills.
 //!
 //! If no batch is being written, a call is written at once. Otherwise the calls wait for the end of that batch, or until they
-//! are enough for another one next to it ([`Turns`]).
+//! are enough for another one next to it (`turns`).
 
 use std::{
     panic::AssertUnwindSafe,
