@@ -103,7 +103,7 @@ async fn a_webhook_whose_commit_response_is_lost_is_not_acknowledged_and_recorde
         let (http, url) = (http.clone(), api.url.clone());
         async move { post_webhook(&http, &url, &webhook("txn_1")).await }
     });
-    lose_response(&pool, "millrace api", "COMMIT").await;
+    lose_response(&pool, "millrace api", "WITH first_half AS%").await;
     let response = post.await.unwrap().expect("a response");
     assert_eq!(response.status(), 503);
     assert!(response.headers().contains_key("retry-after"));

@@ -76,6 +76,29 @@ impl Queue {
             counts: self.counts.clone(),
         })
     }
+
+    /// Counts and announces jobs that a statement of the caller has enqueued, after its commit: all of one queue, and due after
+    /// `delay`. The statement is a [`query_with_jobs!`](crate::query_with_jobs).
+    pub fn enqueued(&self, queue: &'static str, count: u64, delay: Duration) {
+        if count == 0 {
+            return;
+        }
+        count_enqueued(&self.counts, queue, count);
+        if let Some(announcement) = announcement(queue, delay) {
+            // The announcing task outlives every sender; without it, workers would find the job by polling.
+            let _ = self.announcements.send(announcement);
+        }
+    }
+}
+
+fn count_enqueued(counts: &Counts, queue: &'static str, count: u64) {
+    counter!(ENQUEUED, "queue" => queue).increment(count);
+    counts.of(queue).add(Event::Enqueued, count);
+}
+
+/// What announces a job of this queue that is due after `delay`; `None` if workers find it in time.
+fn announcement(queue: &'static str, delay: Duration) -> Option<&'static str> {
+    if delay <= CLAIM_WITHIN { Some(queue) } else { (delay <= ANNOUNCE_WITHIN).then_some(SOON) }
 }
 
 /// A database transaction that may carry jobs. It is rolled back if it is dropped without [`Tx::commit`].
@@ -123,8 +146,7 @@ impl Tx {
             announced.extend(announcement);
         }
         for (queue, count) in counts {
-            counter!(ENQUEUED, "queue" => queue).increment(count);
-            self.counts.of(queue).add(Event::Enqueued, count);
+            count_enqueued(&self.counts, queue, count);
         }
         for announcement in announced {
             // The announcing task outlives every sender; without it, workers would find the job by polling.
@@ -177,8 +199,7 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> 
             // A time in the past is no delay.
             Due::At(time) => (time - OffsetDateTime::now_utc()).try_into().unwrap_or_default(),
         };
-        let queue = (delay <= CLAIM_WITHIN).then_some(job.queue);
-        (job.queue, queue.or((delay <= ANNOUNCE_WITHIN).then_some(SOON)))
+        (job.queue, announcement(job.queue, delay))
     }));
     Ok(added.into_iter().map(|job| job.id).collect())
 }
@@ -191,7 +212,9 @@ fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
             let mut job = job.clone();
             let origin = &mut job.origin;
             let span = origin.traceparent.as_deref().map_or(Span::NONE, |from| {
-                Span::enqueue(job.queue, &job.id.to_string(), from, origin.correlation_id.as_deref())
+                let span = Span::enqueue(job.queue, from, origin.correlation_id.as_deref());
+                span.record_message_id(|| job.id.to_string());
+                span
             });
             origin.traceparent = span.traceparent().or(origin.traceparent.take());
             (job, span)

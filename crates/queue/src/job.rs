@@ -133,7 +133,7 @@ impl JobId {
     }
 
     /// Parses an id. The ids of other programs may have another format; they become the nil id.
-    pub(super) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         Self(Ulid::from_string(text).unwrap_or_default())
     }
 }

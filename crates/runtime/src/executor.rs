@@ -40,6 +40,12 @@ pub fn once(pool: &Pool) -> StatementExecutor<'_> {
     StatementExecutor(Target::Pool(pool, ExecutionMode::Once))
 }
 
+/// Like [`once`], for a statement whose caller cannot try again: a session that was idle for longer than a moment is pinged first.
+/// So a session that died while it was idle fails no statement.
+pub fn once_on_live(pool: &Pool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, ExecutionMode::OnceOnLive))
+}
+
 /// Runs one statement on a connection that belongs to no pool.
 pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Database) -> StatementExecutor<'c> {
     StatementExecutor(if database.has_sessions() {
@@ -85,6 +91,7 @@ enum ExecutionMode {
     Transactional,
     Repeatable,
     Once,
+    OnceOnLive,
 }
 
 type StatementItem = Either<PgQueryResult, PgRow>;
@@ -221,7 +228,10 @@ async fn try_on_pool(pool: &Pool, mode: ExecutionMode, query: Query) -> Statemen
         transaction.commit().await?;
         return Ok(items);
     }
-    let mut session = Session::acquire(pool).await?;
+    let mut session = match mode {
+        ExecutionMode::OnceOnLive => Session::acquire_live(pool).await?,
+        _ => Session::acquire(pool).await?,
+    };
     let items = session.run(|connection| run(connection, query)).await?;
     session.keep();
     Ok(items)

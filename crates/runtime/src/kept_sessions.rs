@@ -40,20 +40,25 @@ pub(super) struct PooledSession {
     pub is_reusable: bool,
     /// When the pool gave it, after a check.
     received: Instant,
-    /// When it was kept last.
-    kept: Instant,
+    /// When it was kept last; `None` for a session of the pool of sqlx, which may have been idle there.
+    kept: Option<Instant>,
 }
 
 impl PooledSession {
     /// A session that the pool has just given.
     pub(super) fn new(connection: PoolConnection<Postgres>) -> Self {
-        let now = Instant::now();
-        Self { connection, is_reusable: true, received: now, kept: now }
+        Self { connection, is_reusable: true, received: Instant::now(), kept: None }
+    }
+
+    /// Whether it was kept within this time.
+    pub(super) fn kept_within(&self, time: Duration) -> bool {
+        self.kept.is_some_and(|kept| kept.elapsed() <= time)
     }
 
     /// Checks it as the pool of sqlx would.
     async fn is_usable(&mut self) -> bool {
-        let check = writable::reuse(self.received.elapsed(), self.kept.elapsed());
+        let idle = self.kept.unwrap_or(self.received).elapsed();
+        let check = writable::reuse(self.received.elapsed(), idle);
         // Set before the await, because the caller may drop this future at any moment.
         self.is_reusable = false;
         self.is_reusable = check_session(&mut self.connection, check).await;
@@ -151,7 +156,7 @@ impl KeptSessions {
         if session.received.elapsed() > MAX_KEPT {
             return;
         }
-        session.kept = Instant::now();
+        session.kept = Some(Instant::now());
         let mut state = lock(&self.state);
         // Checked under the lock, so that `close` misses no session.
         if self.permits.is_closed() {
@@ -172,7 +177,7 @@ impl KeptSessions {
     /// Takes the sessions that were kept before this time. Returns them, and whether others are left.
     fn take_idle(&self, before: Instant) -> (Vec<PooledSession>, bool) {
         let mut state = lock(&self.state);
-        let count = state.sessions.partition_point(|session| session.kept < before);
+        let count = state.sessions.partition_point(|session| session.kept < Some(before));
         let idle = state.sessions.drain(..count).collect();
         state.is_returning = !state.sessions.is_empty();
         (idle, state.is_returning)

@@ -8,11 +8,11 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use metrics::{Histogram, Unit, describe_counter, describe_histogram, histogram};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use sqlx_core::transaction::TransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -30,6 +30,9 @@ use crate::error::causes;
 /// How often a statement is tried if its session turns out to be dead. After the first dead session, other idle sessions
 /// are pinged before use. So the second try fails only if another session dies in between.
 pub(super) const MAX_TRIES: u32 = 3;
+
+/// A session that was used this recently is not pinged by [`Session::acquire_live`].
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// The metric of how long callers wait for a session of a pool.
 const POOL_WAIT: &str = "millrace_db_pool_wait_seconds";
@@ -81,6 +84,31 @@ impl Session {
             Err(sqlx::Error::PoolTimedOut) => Err(diagnose::acquire_error(pool, began.elapsed()).await),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits for a session that responds. Of those that were not used within the last [`MOMENT`], each is pinged.
+    ///
+    /// # Errors
+    /// Like [`Session::acquire`], and when three sessions in a row are dead.
+    pub(super) async fn acquire_live(pool: &Pool) -> sqlx::Result<Self> {
+        for _ in 1..MAX_TRIES {
+            match Self::acquire(pool).await?.checked().await {
+                Err(error) if writable::is_dead(&error) => {
+                    tracing::debug!(error = causes(&error), "the database session is dead; trying another one")
+                }
+                result => return result,
+            }
+        }
+        Self::acquire(pool).await?.checked().await
+    }
+
+    /// Pings the session, unless it was just used.
+    async fn checked(mut self) -> sqlx::Result<Self> {
+        if self.pooled.kept_within(MOMENT) {
+            return Ok(self);
+        }
+        self.run(Connection::ping).await?;
+        Ok(self)
     }
 
     /// Runs the future that `statement` makes from the connection, with a time limit.

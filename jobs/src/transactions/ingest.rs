@@ -4,15 +4,20 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     model::{Conflict, Ingested, IngestedRow, Transaction},
-    process,
-    store::{self, Inserted},
+    process::ProcessTransaction,
+    store::{
+        self,
+        insert::{Inserted, Insertion},
+    },
     webhook::Webhook,
 };
-use queue::{Queue, enqueue};
+use queue::{Job, JobId, Origin, Queue};
 use runtime::{
     db::Pool,
     error::Error,
+    executor,
     sabotage::{self, Bug},
+    telemetry::traces::span::{self, Span},
 };
 
 /// The result for one webhook, with its conflict. The caller records the conflict: in this batch all webhooks would
@@ -120,18 +125,22 @@ impl Recorder {
     /// Records new transactions with their jobs, and reads the recorded rows of repeated ones. Returns one result per
     /// webhook, in order.
     async fn record(&self, webhooks: &[&Webhook]) -> Result<Vec<Result<Recorded, Error>>, Error> {
-        let mut tx = self.queue.begin().await?;
-        let inserted = store::insert(&mut tx, webhooks, self.delay).await?;
-        let new = webhooks.iter().zip(&inserted).filter_map(|(webhook, new)| Some((webhook, new.as_ref()?)));
-        let jobs = new.map(|(webhook, new)| {
-            let job = process::job(new.id, self.delay)?.origin((*webhook.origin).clone());
-            Ok(if self.fair_by_sender { job.fair_key(webhook.sender.fair_key()) } else { job })
-        });
-        enqueue(&mut tx, &jobs.collect::<Result<Vec<_>, Error>>()?).await?;
-        if sabotage::planted(Bug::AcknowledgeBeforeCommit) {
+        let spans = enqueue_spans(webhooks);
+        let insertion = Insertion::new(webhooks, &spans);
+        let inserted = if sabotage::planted(Bug::AcknowledgeBeforeCommit) {
+            let mut tx = executor::begin(&self.pool).await?;
+            let inserted = insertion.execute(&mut tx, self.delay, self.fair_by_sender).await?;
             tokio::spawn(tx.commit());
+            inserted
         } else {
-            tx.commit().await?;
+            insertion.execute(executor::once_on_live(&self.pool), self.delay, self.fair_by_sender).await?
+        };
+        self.queue.enqueued(ProcessTransaction::NAME, inserted.iter().flatten().count() as u64, self.delay);
+        for (span, new) in spans.iter().zip(&inserted) {
+            match new {
+                Some(new) => span.record_message_id(|| JobId::from(new.id).to_string()),
+                None => span.set_attribute("millrace.job.exists", true),
+            }
         }
 
         // Repeated ids, also among these webhooks, are only read, after the commit. If that fails, the new transactions stay
@@ -157,6 +166,18 @@ impl Recorder {
         };
         Ok(webhooks.iter().zip(inserted).map(result).collect())
     }
+}
+
+/// The spans of enqueuing a job for each webhook; none while traces are not exported.
+fn enqueue_spans(webhooks: &[&Webhook]) -> Vec<Span> {
+    if !span::is_exporting() {
+        return Vec::new();
+    }
+    let start = |origin: &Origin| {
+        let span = |from: &str| Span::enqueue(ProcessTransaction::NAME, from, origin.correlation_id.as_deref());
+        origin.traceparent.as_deref().map_or(Span::NONE, span)
+    };
+    webhooks.iter().map(|webhook| start(&webhook.origin)).collect()
 }
 
 /// The result for a row of a batch that is recorded.

@@ -11,7 +11,7 @@ use super::{
     processor::{CallOutcome, Processor, sender_error},
     store,
 };
-use queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Replayable, Run, Tx, retry::Backoff};
+use queue::{Failure, Job, JobId, Outcome, Policy, Replayable, Run, Tx, retry::Backoff};
 use runtime::{db::Pool, error::Error};
 
 /// The pause before a retry when the database is not available.
@@ -23,9 +23,9 @@ pub struct ProcessTransaction {
     pub id: Uuid,
 }
 
-/// The job of a new transaction.
-pub(super) fn job(id: Uuid, delay: Duration) -> Result<NewJob, Error> {
-    Ok(NewJob::of(&ProcessTransaction { id })?.id(JobId::from(id)).after(delay))
+/// The payload of a transaction's job.
+pub(super) fn payload_of(id: Uuid) -> Result<String, Error> {
+    serde_json::to_string(&ProcessTransaction { id }).map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// Seconds until the job of a transaction is due; `None` if it does not wait.

@@ -1,4 +1,5 @@
-//! All SQL of transactions; `conflicts.rs` has the SQL of conflicting webhooks, and `replays.rs` that of repeated ones.
+//! All SQL of transactions: `insert.rs` has that of new ones, `conflicts.rs` that of conflicting webhooks, and `replays.rs` that of
+//! repeated ones.
 
 /// Adds a batch of ids to a table of counts, with or without repetitions. The rows are locked in the order of the ids, so that
 /// concurrent processes cannot deadlock.
@@ -19,6 +20,7 @@ macro_rules! count_by_id {
 }
 
 pub(super) mod conflicts;
+pub(super) mod insert;
 pub(super) mod replays;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -26,18 +28,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{
-    model::{NewTransaction, SettleRequest, Settlement, Status, Transaction},
-    webhook::Webhook,
-};
-use queue::Origin;
+use super::model::{SettleRequest, Settlement, Status, Transaction};
 #[cfg(feature = "sabotage")]
 use runtime::sabotage::{self, Bug};
 use runtime::{
     db::Pool,
     error::{Error, causes},
     executor::{self, repeatable},
-    telemetry::traces::traceparent,
 };
 
 /// The notification channel. A payload is a list of ids, so that a batch of settlements needs only a few notifications.
@@ -91,113 +88,6 @@ impl TryFrom<Row> for Transaction {
             sender: row.sender.map(Arc::from),
         })
     }
-}
-
-/// A transaction that was inserted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Inserted {
-    pub id: Uuid,
-    created_at: OffsetDateTime,
-}
-
-impl Inserted {
-    /// The transaction, whose job is due after `delay`.
-    pub(super) fn transaction(self, webhook: &Webhook, delay: Duration) -> Transaction {
-        let NewTransaction { transaction_id, source_account, destination_account, amount, currency } =
-            webhook.new.clone();
-        Transaction {
-            id: self.id,
-            transaction_id,
-            source_account,
-            destination_account,
-            amount,
-            currency,
-            status: Status::Processing,
-            error: None,
-            created_at: self.created_at,
-            processed_at: None,
-            remaining: delay,
-            trace_id: trace_id(&webhook.origin),
-            correlation_id: webhook.origin.correlation_id.clone(),
-            sender: webhook.sender.name().cloned(),
-        }
-    }
-}
-
-/// Inserts the transactions whose ids are new, in one statement. Returns one for each of `webhooks`, in order; `None` for those
-/// whose ids were known. Of several with one id, the first is inserted.
-///
-/// The rows are inserted in the order of their ids, so that concurrent batches with shared ids cannot deadlock.
-///
-/// The internal ids are UUIDs of version 7, from the same `now()` as `created_at`. So they are in the order of
-/// creation, independent of the clocks of the processes. A new id goes to the end of the primary key. The first 48 bits
-/// are the milliseconds. `rand_a` holds the rest of the time in 4096ths of a millisecond (RFC 9562, section 6.2, method
-/// 3). Both are truncated with integer arithmetic, never rounded. The second half is random for each statement, plus
-/// the number of the row. A random half for each row took 1.7 µs a row more, of 7 µs.
-pub(super) async fn insert(
-    tx: &mut executor::Transaction,
-    webhooks: &[&Webhook],
-    delay: Duration,
-) -> Result<Vec<Option<Inserted>>, Error> {
-    let mut ordered = webhooks.to_vec();
-    // The sort is stable: of several with one id, the first stays the first.
-    ordered.sort_by(|a, b| a.new.transaction_id.cmp(&b.new.transaction_id));
-    let text = |value: fn(&NewTransaction) -> &str| -> Vec<&str> { column(&ordered, |webhook| value(&webhook.new)) };
-    let transaction_ids = text(|new| &new.transaction_id);
-    let source_accounts = text(|new| &new.source_account);
-    let destination_accounts = text(|new| &new.destination_account);
-    let currencies = text(|new| &new.currency);
-    let amounts: Vec<String> = column(&ordered, |webhook| webhook.new.amount.to_string());
-    let correlation_ids: Vec<Option<&str>> = column(&ordered, |webhook| webhook.origin.correlation_id.as_deref());
-    let trace_ids: Vec<Option<Uuid>> = column(&ordered, |webhook| trace_id(&webhook.origin));
-    let senders: Vec<Option<&str>> = column(&ordered, |webhook| webhook.sender.name().map(|name| &**name));
-    let rows = sqlx::query!(
-        r#"INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
-                                     created_at, due_at, correlation_id, trace_id, sender)
-           SELECT ((SELECT lpad(to_hex(((us / 1000) << 16) | x'7000'::int8 | (us % 1000 * 4096 / 1000)), 16, '0')
-                           || substr(gen_random_uuid()::text, 20, 13)
-                    FROM (SELECT (extract(epoch FROM now()) * 1000000)::int8 AS us) AS clock)
-                   || to_hex(x'1000'::int8 + n))::uuid,
-                  transaction_id, source_account, destination_account, amount, currency,
-                  now(), now() + make_interval(secs => $6), correlation_id, trace_id, sender
-           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]::numeric[], $5::text[], $7::text[], $8::uuid[],
-                       $9::text[])
-                WITH ORDINALITY
-                AS new (transaction_id, source_account, destination_account, amount, currency, correlation_id, trace_id,
-                        sender, n)
-           ON CONFLICT (transaction_id) DO NOTHING
-           RETURNING id, transaction_id, created_at"#,
-        &transaction_ids as &[&str],
-        &source_accounts as &[&str],
-        &destination_accounts as &[&str],
-        &amounts,
-        &currencies as &[&str],
-        delay.as_secs_f64(),
-        &correlation_ids as &[Option<&str>],
-        &trace_ids as &[Option<Uuid>],
-        &senders as &[Option<&str>],
-    )
-    .fetch_all(&mut *tx)
-    .await?;
-    // Collected in reverse order, so that the first of several with one id wins.
-    let indexes = webhooks.iter().enumerate().rev();
-    let indexes: HashMap<&str, usize> = indexes.map(|(index, webhook)| (&*webhook.new.transaction_id, index)).collect();
-    let mut inserted = vec![None; webhooks.len()];
-    for row in rows {
-        if let Some(index) = indexes.get(&*row.transaction_id) {
-            inserted[*index] = Some(Inserted { id: row.id, created_at: row.created_at });
-        }
-    }
-    Ok(inserted)
-}
-
-/// One value of each webhook.
-fn column<'w, T>(webhooks: &[&'w Webhook], value: impl Fn(&'w Webhook) -> T) -> Vec<T> {
-    webhooks.iter().map(|webhook| value(webhook)).collect()
-}
-
-fn trace_id(origin: &Origin) -> Option<Uuid> {
-    origin.traceparent.as_deref().and_then(traceparent::trace_id).map(Uuid::from_bytes)
 }
 
 /// A query for the rows that meet a condition.

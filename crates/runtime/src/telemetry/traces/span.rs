@@ -15,6 +15,9 @@ use super::{TRACER, statement::Summary, traceparent};
 /// Longer attributes are truncated: a path may be as long as a request.
 const MAX_ATTRIBUTE_CHARS: usize = 256;
 
+/// The attribute with the id of a job.
+const MESSAGE_ID: &str = "messaging.message.id";
+
 /// A span that ends when this is dropped. Empty if nothing is exported.
 #[derive(Debug)]
 pub struct Span(Option<Context>);
@@ -121,8 +124,9 @@ impl Span {
         span
     }
 
-    /// Starts the span of enqueuing a job within the trace `from`. The job stores the [`Span::traceparent`] of this span.
-    pub fn enqueue(queue: &'static str, id: &str, from: &str, correlation_id: Option<&str>) -> Self {
+    /// Starts the span of enqueuing a job within the trace `from`. The job stores the [`Span::traceparent`] of this span. Its id
+    /// may be known later: see [`Span::record_message_id`].
+    pub fn enqueue(queue: &'static str, from: &str, correlation_id: Option<&str>) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
         let Some(from) = traceparent::parse(from).filter(SpanContext::is_sampled) else { return Self::NONE };
         // The span of the batch whose commit includes this job.
@@ -133,7 +137,7 @@ impl Span {
             Vec::new()
         };
         let parent = Context::new().with_remote_span_context(from);
-        let attributes = messaging_attributes(queue, "enqueue", "send", Some(id), correlation_id);
+        let attributes = messaging_attributes(queue, "enqueue", "send", None, correlation_id);
         start(tracer, &parent, format!("enqueue {queue}"), SpanKind::Producer, attributes, links)
     }
 
@@ -195,6 +199,13 @@ impl Span {
     pub fn set_attribute(&self, name: &'static str, value: impl Into<Value>) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new(name, value));
+        }
+    }
+
+    /// Records the id of an enqueued job.
+    pub fn record_message_id(&self, id: impl FnOnce() -> String) {
+        if self.0.is_some() {
+            self.set_attribute(MESSAGE_ID, id());
         }
     }
 
@@ -272,7 +283,7 @@ fn messaging_attributes(
         KeyValue::new("messaging.operation.name", operation),
         KeyValue::new("messaging.operation.type", kind),
     ];
-    attributes.extend(id.map(|id| KeyValue::new("messaging.message.id", id.to_owned())));
+    attributes.extend(id.map(|id| KeyValue::new(MESSAGE_ID, id.to_owned())));
     attributes.extend(correlation_id.map(|id| KeyValue::new("messaging.message.conversation_id", id.to_owned())));
     attributes
 }

@@ -12,14 +12,17 @@ pub struct Summary<'a> {
 impl<'a> Summary<'a> {
     /// Summarises a statement without parsing it completely.
     pub fn of(sql: &'a str) -> Self {
-        let words = || sql.split_ascii_whitespace();
-        let first = words().next().unwrap_or_default().trim_matches(|c: char| !c.is_ascii_alphabetic());
-        let operation =
-            if first.eq_ignore_ascii_case("WITH") { operation_after_with(words()) } else { first.to_ascii_uppercase() };
-        let table = words().zip(words().skip(1)).find_map(|(before, name)| {
-            let leads =
-                ["FROM", "INTO", "UPDATE"].iter().any(|word| before.trim_matches('(').eq_ignore_ascii_case(word));
-            let name = name.trim_end_matches([',', ';', ')']);
+        let words: Vec<&str> = sql.split_ascii_whitespace().collect();
+        let is_with = words.first().is_some_and(|first| is_word(first, "WITH"));
+        let change = if is_with { first_change(&words) } else { Some(0) };
+        let words = &words[change.unwrap_or(0)..];
+        let operation = match change {
+            Some(_) => bare(words.first().unwrap_or(&"")).to_ascii_uppercase(),
+            None => "SELECT".to_owned(),
+        };
+        let table = words.windows(2).find_map(|pair| {
+            let leads = ["FROM", "INTO", "UPDATE"].iter().any(|word| is_word(pair[0], word));
+            let name = pair[1].trim_end_matches([',', ';', ')']);
             let named =
                 name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte));
             (leads && named && !name.is_empty()).then_some(name)
@@ -36,19 +39,25 @@ impl<'a> Summary<'a> {
     }
 }
 
-/// The operation of a statement that begins with WITH: its first change of data, else `SELECT`.
-fn operation_after_with<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    let mut before = "";
-    for word in words {
-        let word = word.trim_matches('(');
+/// The place of the first change of data; `None` in a statement that only reads.
+fn first_change(words: &[&str]) -> Option<usize> {
+    (0..words.len()).find(|place| {
         // FOR UPDATE and DO UPDATE are parts of other operations.
-        let begins = !before.eq_ignore_ascii_case("FOR") && !before.eq_ignore_ascii_case("DO");
-        if begins && ["INSERT", "UPDATE", "DELETE"].iter().any(|change| word.eq_ignore_ascii_case(change)) {
-            return word.to_ascii_uppercase();
-        }
-        before = word;
-    }
-    "SELECT".to_owned()
+        let continues = place.checked_sub(1).is_some_and(|before| {
+            let before = words[before];
+            is_word(before, "FOR") || is_word(before, "DO")
+        });
+        !continues && ["INSERT", "UPDATE", "DELETE"].iter().any(|change| is_word(words[*place], change))
+    })
+}
+
+/// A word without the punctuation around it.
+fn bare(word: &str) -> &str {
+    word.trim_matches(|c: char| !c.is_ascii_alphabetic())
+}
+
+fn is_word(word: &str, expected: &str) -> bool {
+    word.trim_matches('(').eq_ignore_ascii_case(expected)
 }
 
 #[cfg(test)]
@@ -65,6 +74,7 @@ mod tests {
                 "UPDATE apalis.jobs",
             ),
             ("with a AS (SELECT 1) select * from a", "SELECT a"),
+            ("WITH a AS (SELECT x FROM b), c AS (INSERT INTO items SELECT x FROM a) SELECT x FROM c", "INSERT items"),
             ("DELETE FROM items WHERE id = $1", "DELETE items"),
             ("SELECT pg_notify($1, $2)", "SELECT"),
             ("", ""),
