@@ -48,7 +48,7 @@ pub(crate) async fn program() -> Result<()> {
     }
     let shutdown = Shutdown::on_signals(GRACE)?;
 
-    let listener = api::program::listen(&api).await.map_err(Error::msg)?;
+    let listener = api::program::listen(&api).map_err(Error::msg)?;
     let address = listener.local_addr()?;
     let (cluster, database) = match jobs.database.clone() {
         Some(database) => (None, database),
