@@ -137,10 +137,11 @@ impl KeptSessions {
                 permit.map_err(|_| sqlx::Error::PoolClosed)?
             }
         };
-        while let Some(mut session) = self.pop() {
-            if timeout_at(deadline, session.is_usable()).await.map_err(timed_out)? {
-                return Ok((session, permit));
-            }
+        // Only one kept session is checked. If it has died silently, its check takes a second, and all others may have died too.
+        if let Some(mut session) = self.pop()
+            && timeout_at(deadline, session.is_usable()).await.map_err(timed_out)?
+        {
+            return Ok((session, permit));
         }
         let connection = timeout_at(deadline, pool.acquire()).await.map_err(timed_out)??;
         Ok((PooledSession::new(connection), permit))

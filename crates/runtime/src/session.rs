@@ -12,7 +12,7 @@ use std::{
 };
 
 use metrics::{Histogram, Unit, describe_counter, describe_histogram, histogram};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use sqlx_core::transaction::TransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -89,25 +89,28 @@ impl Session {
     /// Waits for a session that responds. Of those that were not used within the last [`MOMENT`], each is pinged.
     ///
     /// # Errors
-    /// Like [`Session::acquire`], and when three sessions in a row are dead.
+    /// Like [`Session::acquire`], and when three sessions in a row do not respond.
     pub(super) async fn acquire_live(pool: &Pool) -> sqlx::Result<Self> {
         for _ in 1..MAX_TRIES {
             match Self::acquire(pool).await?.checked().await {
-                Err(error) if writable::is_dead(&error) => {
-                    tracing::debug!(error = causes(&error), "the database session is dead; trying another one")
+                Ok(session) => return Ok(session),
+                Err(error) => {
+                    tracing::debug!(error = causes(&error), "the database session does not respond; trying another one")
                 }
-                result => return result,
             }
         }
         Self::acquire(pool).await?.checked().await
     }
 
-    /// Pings the session, unless it was just used.
+    /// Pings the session, unless it was just used. The ping has a shorter limit than a statement: another session can be tried.
     async fn checked(mut self) -> sqlx::Result<Self> {
         if self.pooled.kept_within(MOMENT) {
             return Ok(self);
         }
-        self.run(Connection::ping).await?;
+        // Set before the await, because the caller may drop this future at any moment.
+        self.pooled.is_reusable = false;
+        settings::ping(&mut self.pooled.connection).await.inspect_err(writable::record_error)?;
+        self.pooled.is_reusable = true;
         Ok(self)
     }
 
