@@ -122,6 +122,9 @@ async fn a_refused_result_becomes_a_dead_letter_and_affects_no_other() {
             let error = row.last_error.unwrap_or_default();
             assert!(error.contains("refused to store the result"), "{name}: {error}");
         }
+        let mut discarded: Vec<String> = scripted.discarded().into_iter().map(|(name, _)| name).collect();
+        discarded.sort();
+        assert_eq!(discarded, ["refused when done", "refused when it fails", "refused when it snoozes"], "{refusal}");
         harness.wait_until("all others are done", &format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = {}", JOBS - 3))
             .await;
     }

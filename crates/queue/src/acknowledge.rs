@@ -22,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     counts::{Counts, Event},
+    discard::Discard,
     in_flight::InFlight,
     metrics::FENCED,
     poller::WakeSignal,
     result::{Disposition, RunResult},
     retry::Backoff,
+    runner::in_run,
     storable::StorableText,
     store,
     write_results::{ResultWriter, Written, is_refusal, is_without_effect, may_be_of_one_row},
@@ -51,6 +53,7 @@ const REFUSED: &str = "the database refused to store the result of this run; the
 pub(crate) struct Acknowledger {
     pub writer: ResultWriter,
     pub in_flight: HashMap<&'static str, InFlight>,
+    pub discards: HashMap<&'static str, Arc<dyn Discard>>,
     /// The queues that limit each key: a result that is written lets the next job of its key start.
     pub limited: HashMap<&'static str, Arc<WakeSignal>>,
     /// Requests a poll for the due times of jobs that wait again.
@@ -93,7 +96,7 @@ impl Acknowledger {
         batches
             .for_each_concurrent(WRITERS, async |batch| {
                 let queues =
-                    batch.iter().filter(|r| r.disposition == Disposition::GivenBack).map(|r| r.queue.to_owned());
+                    batch.iter().filter(|r| r.disposition == Disposition::GivenBack).map(|r| r.queue().to_owned());
                 lock(&given_back).extend(queues);
                 let (done, other): (Vec<RunResult>, Vec<RunResult>) =
                     batch.into_iter().partition(|result| result.disposition == Disposition::Done);
@@ -133,7 +136,7 @@ impl Acknowledger {
             };
             match written {
                 Ok(written) => self.finish_write(part, &written, maybe_written),
-                Err(error) if may_be_of_one_row(&error) => self.split_refused(part, &mut parts, &error),
+                Err(error) if may_be_of_one_row(&error) => self.split_refused(part, &mut parts),
                 Err(error) if skip_locked && is_without_effect(&error) => {
                     let error = causes(&error);
                     tracing::warn!(
@@ -172,7 +175,7 @@ impl Acknowledger {
             match written {
                 Ok(written) => {
                     let before = waiting.len();
-                    let (locked, ended) = waiting.into_iter().partition(|result| written.locked.contains(&result.id));
+                    let (locked, ended) = waiting.into_iter().partition(|result| written.locked.contains(result.id()));
                     waiting = locked;
                     self.deferred.results.fetch_sub(before - waiting.len(), Ordering::Relaxed);
                     self.release(&ended, &written, maybe_written);
@@ -183,7 +186,9 @@ impl Acknowledger {
                 }
                 Err(error) => {
                     if is_refusal(&error) {
-                        waiting.iter_mut().for_each(|result| bury(result, &error));
+                        for result in &mut waiting {
+                            self.bury(result, &error).await;
+                        }
                     }
                     maybe_written |= !is_refusal(&error) && !is_without_effect(&error);
                     failures += 1;
@@ -196,31 +201,36 @@ impl Acknowledger {
         }
     }
 
-    /// Handles results of which the database refuses at least one. Each half is tried by itself. A single result
-    /// becomes a dead letter with a text that can be stored, unless the error is an unknown one: it may pass, so the result is
-    /// written again later.
-    fn split_refused(
-        self: &Arc<Self>,
-        mut refused: Vec<RunResult>,
-        parts: &mut Vec<Vec<RunResult>>,
-        error: &sqlx::Error,
-    ) {
+    /// Handles results of which the database refuses at least one. Each half is tried by itself. A single result is deferred: if
+    /// it is refused again, its job becomes a dead letter.
+    fn split_refused(self: &Arc<Self>, mut refused: Vec<RunResult>, parts: &mut Vec<Vec<RunResult>>) {
         if refused.len() > 1 {
             let half = refused.split_off(refused.len() / 2);
             parts.extend([refused, half]);
+        } else {
+            self.defer(refused, false);
+        }
+    }
+
+    /// Discards the job of a refused result. It becomes a dead letter with a text that can be stored. If its `on_discard` fails,
+    /// the job is retried, and if that is refused too, `on_discard` runs again.
+    async fn bury(&self, result: &mut RunResult, error: &sqlx::Error) {
+        let buried = Disposition::Dead { error: StorableText::from(REFUSED) };
+        if result.disposition == buried {
             return;
         }
-        if is_refusal(error) {
-            refused.iter_mut().for_each(|result| bury(result, error));
-        }
-        // If this is refused too, it is retried as a deferred result for as long as the worker runs.
-        self.defer(refused, false);
+        let (queue, job, outcome, error) = (result.queue(), result.id(), result.disposition.outcome(), causes(error));
+        tracing::error!(queue, job, outcome, error, "the database refused the result of a run");
+        result.disposition = match self.discards.get(queue) {
+            Some(discard) => in_run(&result.run, discard.discard(&result.run, buried)).await,
+            None => buried,
+        };
     }
 
     /// Releases the written results, and defers those whose rows were locked.
     fn finish_write(self: &Arc<Self>, results: Vec<RunResult>, written: &Written, maybe_written: bool) {
         let (locked, ended): (Vec<RunResult>, Vec<RunResult>) =
-            results.into_iter().partition(|result| written.locked.contains(&result.id));
+            results.into_iter().partition(|result| written.locked.contains(result.id()));
         self.release(&ended, written, maybe_written);
         if !locked.is_empty() {
             tracing::warn!(results = locked.len(), "another session has locked the rows of results; they are deferred");
@@ -241,42 +251,32 @@ impl Acknowledger {
 
     /// Releases the jobs of these runs, and counts the runs whose token no longer matched.
     fn release(&self, results: &[RunResult], written: &Written, maybe_written: bool) {
-        for signal in results.iter().filter_map(|result| self.limited.get(result.queue)) {
+        for signal in results.iter().filter_map(|result| self.limited.get(result.queue())) {
             signal.wake.notify_one();
         }
         let waits = |job: &RunResult| matches!(job.disposition, Disposition::Retry { .. } | Disposition::Snooze { .. });
         if results.iter().any(waits) {
             self.poll_request.notify_one();
         }
-        for of_queue in results.chunk_by(|a, b| a.queue == b.queue) {
-            if let Some(in_flight) = of_queue.first().and_then(|result| self.in_flight.get(result.queue)) {
-                in_flight.release(of_queue.iter().map(|result| (&*result.id, result.token)));
+        for of_queue in results.chunk_by(|a, b| a.queue() == b.queue()) {
+            if let Some(in_flight) = of_queue.first().and_then(|result| self.in_flight.get(result.queue())) {
+                in_flight.release(of_queue.iter().map(|result| (result.id(), result.token())));
             }
         }
         let Some(ids) = written.ids.as_ref().filter(|_| !maybe_written) else { return };
         for result in results {
-            if !ids.contains(&result.id) {
-                counter!(FENCED, "queue" => result.queue).increment(1);
-                self.counts.of(result.queue).add(Event::Fenced, 1);
+            if !ids.contains(result.id()) {
+                counter!(FENCED, "queue" => result.queue()).increment(1);
+                self.counts.of(result.queue()).add(Event::Fenced, 1);
                 tracing::warn!(
-                    queue = result.queue,
-                    job = result.id,
-                    run = result.token,
+                    queue = result.queue(),
+                    job = result.id(),
+                    run = result.token(),
                     outcome = result.disposition.outcome(),
                     "result dropped: the run no longer held its job",
                 );
             }
         }
-    }
-}
-
-/// Makes the job of a refused result a dead letter, with a text that can be stored.
-fn bury(result: &mut RunResult, error: &sqlx::Error) {
-    let buried = Disposition::Dead { error: StorableText::from(REFUSED) };
-    if result.disposition != buried {
-        let (queue, job, outcome, error) = (result.queue, &result.id, result.disposition.outcome(), causes(error));
-        tracing::error!(queue, job, outcome, error, "the database refused the result of a run");
-        result.disposition = buried;
     }
 }
 

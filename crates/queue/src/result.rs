@@ -1,8 +1,8 @@
 //! The result of one run: the disposition of its job, and the log line about it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{cancel::CANCELLED, job::Failure, storable::StorableText, store::results::Next};
+use super::{cancel::CANCELLED, job::Failure, started_run::StartedRun, storable::StorableText, store::results::Next};
 use runtime::error::causes;
 
 /// What a run's result does to its job.
@@ -80,14 +80,26 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 }
 
 /// The result of one run.
-#[derive(Debug)]
 pub(crate) struct RunResult {
-    pub queue: &'static str,
-    pub id: String,
-    pub token: i32,
+    pub run: Arc<StartedRun>,
     /// The limit of failures that applied.
     pub attempts: i32,
     /// The run ended without a crash and its job goes on, so the job's consecutive crashes are reset.
     pub survived: bool,
     pub disposition: Disposition,
+}
+
+impl RunResult {
+    pub(crate) fn queue(&self) -> &'static str {
+        self.run.queue
+    }
+
+    /// The id of the job.
+    pub(crate) fn id(&self) -> &str {
+        &self.run.job.id
+    }
+
+    pub(crate) fn token(&self) -> i32 {
+        self.run.job.token
+    }
 }

@@ -4,18 +4,16 @@
 //! them: one timer, and one registration for each signal that ends a run from outside.
 
 use std::{
-    any::Any,
     collections::HashSet,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::AssertUnwindSafe,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, watch},
-    task::{AbortHandle, JoinError, JoinSet},
-    time::{sleep, timeout},
+    task::JoinSet,
+    time::sleep,
 };
 use tokio_util::{
     sync::CancellationToken,
@@ -25,21 +23,16 @@ use tokio_util::{
 use super::{
     cancel::Cancellations,
     counts::QueueCounts,
+    discard::{AbortOnDrop, Discard, Discarder},
     engine::Handler,
     in_flight::ClaimedJob,
     job::{Failure, Job, Outcome, Policy},
     metrics::Runs,
+    payload::{decode, panic_text},
     result::{Disposition, RunResult},
     started_run::{Ended, Ending, StartedRun},
-    storable::StorableText,
-    store::results::find_held,
 };
-use runtime::{
-    db::Pool,
-    error::{causes, panic_message},
-    sabotage::{self, Bug},
-    telemetry::scope::{self, Scope},
-};
+use runtime::{db::Pool, telemetry::scope::Scope};
 
 /// A job is quarantined after this many consecutive crashes: it becomes a dead letter with the evidence instead of
 /// running again, because it is likely to kill the next worker and every job in it.
@@ -52,9 +45,10 @@ const MAX_CRASHES: i32 = 3;
 
 /// What all runs of one job kind share.
 struct Runner<J: Job> {
-    context: J::Context,
-    policy: Policy,
-    parts: RunnerParts,
+    discarder: Arc<Discarder<J>>,
+    results: mpsc::UnboundedSender<RunResult>,
+    cancellations: Arc<Cancellations>,
+    counts: Arc<QueueCounts>,
     runs: Runs,
 }
 
@@ -69,19 +63,23 @@ pub(crate) struct RunnerParts {
     pub counts: Arc<QueueCounts>,
 }
 
-/// Creates the handler of one job kind.
-pub(crate) fn handler<J: Job>(context: J::Context, policy: Policy, parts: RunnerParts) -> Handler {
-    let runner = Arc::new(Runner::<J> { context, policy, parts, runs: Runs::of(J::NAME) });
-    Arc::new(move |jobs| {
+/// Creates the handler of one job kind, and what discards its jobs.
+pub(crate) fn handler<J: Job>(context: J::Context, policy: Policy, parts: RunnerParts) -> (Handler, Arc<dyn Discard>) {
+    let RunnerParts { pool, worker, results, give_back, cancellations, counts } = parts;
+    let discarder = Arc::new(Discarder::<J> { context, policy, pool, worker, give_back });
+    let discard = discarder.clone();
+    let runner = Arc::new(Runner { discarder, results, cancellations, counts, runs: Runs::of(J::NAME) });
+    let handler: Handler = Arc::new(move |jobs| {
         let runner = runner.clone();
         Box::pin(async move { runner.run_all(jobs).await })
-    })
+    });
+    (handler, discard)
 }
 
 impl<J: Job> Runner<J> {
     /// Runs jobs until each has handed over its result.
     async fn run_all(self: &Arc<Self>, jobs: Vec<ClaimedJob>) {
-        self.parts.counts.start(jobs.iter().map(|job| job.job.waited()));
+        self.counts.start(jobs.iter().map(|job| job.job.waited()));
         let batch = TaskTracker::new();
         let running = jobs.into_iter().map(|job| self.start(job, batch.token())).collect();
         batch.close();
@@ -95,7 +93,7 @@ impl<J: Job> Runner<J> {
         let work = {
             // A handler that blocks its thread keeps this task, and must not keep the runner: the worker stops when no
             // runner can hand over a result.
-            let (runner, context, run) = (Arc::downgrade(self), self.context.clone(), run.clone());
+            let (runner, context, run) = (Arc::downgrade(self), self.discarder.context.clone(), run.clone());
             async move {
                 let ended = execute::<J>(context, &run).await;
                 // The ending is gone if the run was ended from outside at the same moment.
@@ -114,9 +112,9 @@ impl<J: Job> Runner<J> {
     /// deadline, or when it outlasts the grace period of a stop. This works even while a handler blocks its thread.
     async fn supervise(self: &Arc<Self>, mut running: Vec<RunningJob>, batch: &TaskTracker) {
         let (mut watching, mut concluding) = (JoinSet::new(), JoinSet::new());
-        let mut requested = self.parts.cancellations.subscribe();
-        let (all_ended, deadline) = (batch.wait(), sleep(self.policy.deadline));
-        let give_back = self.parts.give_back.cancelled();
+        let mut requested = self.cancellations.subscribe();
+        let (all_ended, deadline) = (batch.wait(), sleep(self.discarder.policy.deadline));
+        let give_back = self.discarder.give_back.cancelled();
         tokio::pin!(all_ended, deadline, give_back);
         loop {
             tokio::select! {
@@ -128,7 +126,7 @@ impl<J: Job> Runner<J> {
                     }
                 }
                 () = &mut deadline => {
-                    let error = format!("cancelled after its deadline of {:?}", self.policy.deadline);
+                    let error = format!("cancelled after its deadline of {:?}", self.discarder.policy.deadline);
                     let missed = || Ended::Failure(Failure::new(&error));
                     running.iter().for_each(|job| self.stop(job, missed(), &mut concluding));
                     break;
@@ -142,7 +140,7 @@ impl<J: Job> Runner<J> {
                     for (at, job) in running.iter_mut().enumerate() {
                         let Some(run) = job.find_requested(&requested) else { continue };
                         job.is_watched = true;
-                        let cancellations = self.parts.cancellations.clone();
+                        let cancellations = self.cancellations.clone();
                         watching.spawn(async move {
                             cancellations.wait_for_request(&run.job.id).await;
                             at
@@ -165,7 +163,7 @@ impl<J: Job> Runner<J> {
     }
 
     /// Decides what becomes of the job, and hands over the result.
-    async fn conclude(&self, run: &StartedRun, ended: Ended, ending: Ending) {
+    async fn conclude(&self, run: &Arc<StartedRun>, ended: Ended, ending: Ending) {
         let failures = run.failures().saturating_add(1);
         let disposition = match ended {
             Ended::Outcome(Outcome::Done) => Disposition::Done,
@@ -174,93 +172,40 @@ impl<J: Job> Runner<J> {
                 Disposition::Snooze { wait, reason: Some(reason.into()) }
             }
             Ended::GracePeriodOver => Disposition::GivenBack,
-            Ended::Failure(failure) if failures < self.policy.attempts => self.retry(failure, failures),
+            Ended::Failure(failure) if failures < self.discarder.policy.attempts => {
+                self.discarder.retry(failure, failures)
+            }
             Ended::Unreadable(error) => Disposition::Dead { error },
-            Ended::Failure(failure) => self.discard(run, dead(failure.error), failures).await,
-            Ended::Outcome(Outcome::Reject(error)) => self.discard(run, dead(error), failures).await,
-            Ended::Cancelled => self.discard(run, Disposition::cancelled(), failures).await,
+            Ended::Failure(failure) => self.discarder.discard(run, dead(failure.error)).await,
+            Ended::Outcome(Outcome::Reject(error)) => self.discarder.discard(run, dead(error)).await,
+            Ended::Cancelled => self.discarder.discard(run, Disposition::cancelled()).await,
             Ended::Quarantined => {
                 let error = format!("quarantined: a worker died during {} of its runs", run.job.crashes);
-                self.discard(run, dead(error), failures).await
+                self.discarder.discard(run, dead(error)).await
             }
         };
         self.hand_over(run, disposition, ending);
     }
 
     /// Records the result of a run and hands it over. Then its slot is free.
-    fn hand_over(&self, run: &StartedRun, disposition: Disposition, ending: Ending) {
+    fn hand_over(&self, run: &Arc<StartedRun>, disposition: Disposition, ending: Ending) {
         let (duration, outcome) = (run.started.elapsed(), disposition.outcome());
         self.runs.run.record(duration);
         self.runs.finished(outcome);
-        self.parts.counts.end(outcome, duration);
+        self.counts.end(outcome, duration);
         run.trace.set_attribute("millrace.job.outcome", outcome);
         if matches!(disposition, Disposition::Retry { .. } | Disposition::Dead { .. }) {
             run.trace.record_error(outcome);
         }
         disposition.log();
         run.trace.end();
-        let StartedRun { job, .. } = run;
-        let attempts = i32::try_from(self.policy.attempts).unwrap_or(i32::MAX);
+        let attempts = i32::try_from(self.discarder.policy.attempts).unwrap_or(i32::MAX);
         // A quarantined job did not run: its crashes are kept, also when its `on_discard` failed.
-        let survived =
-            job.crashes < MAX_CRASHES && matches!(disposition, Disposition::Retry { .. } | Disposition::Snooze { .. });
+        let survived = run.job.crashes < MAX_CRASHES
+            && matches!(disposition, Disposition::Retry { .. } | Disposition::Snooze { .. });
         // The receiver outlives every runner; without it, the lease would expire and the job would run again.
-        let id = job.id.clone();
-        let result = RunResult { queue: J::NAME, id, token: job.token, attempts, survived, disposition };
-        let _ = self.parts.results.send(result);
+        let _ = self.results.send(RunResult { run: run.clone(), attempts, survived, disposition });
         drop(ending);
-    }
-
-    /// The disposition after a failure that is retried.
-    fn retry(&self, failure: Failure, failures: u32) -> Disposition {
-        let mut wait = self.policy.backoff.wait(failures).max(failure.not_before);
-        if sabotage::planted(Bug::RetrySkipsBackoff) {
-            wait = Duration::ZERO;
-        }
-        Disposition::Retry { error: failure.error.into(), wait }
-    }
-
-    /// Runs [`Job::on_discard`]. The job becomes a dead letter, or a cancelled job, only if that succeeds.
-    ///
-    /// A run that no longer holds its job skips it: another run may be under way, whose record this one must not change. The
-    /// result of this run is then dropped.
-    ///
-    /// Boxed, so that the task of a job that is done is small.
-    fn discard<'r>(
-        &'r self,
-        run: &'r StartedRun,
-        disposition: Disposition,
-        failures: u32,
-    ) -> BoxFuture<'r, Disposition> {
-        Box::pin(async move {
-            let (Disposition::Dead { error } | Disposition::Cancelled { error }) = &disposition else {
-                return disposition;
-            };
-            let Ok(payload) = decode::<J>(&run.job.payload) else { return disposition };
-            let (pool, worker) = (self.parts.pool.clone(), self.parts.worker.clone());
-            let (ids, tokens) = ([run.job.id.clone()], [run.job.token]);
-            let (context, reason) = (self.context.clone(), error.to_string());
-            // In a task of its own, so that a panic stays there and the deadline can abort it.
-            let on_discard = scope::inherit(async move {
-                let held = find_held(&pool, &worker, &ids, &tokens).await;
-                let held = held.map_err(|error| Failure::new(causes(&error)))?;
-                if held.is_empty() { Ok(()) } else { payload.on_discard(context, reason).await }
-            });
-            let mut task = tokio::spawn(run.trace.attach_to(on_discard));
-            let _end = AbortOnDrop(task.abort_handle());
-            let ended = tokio::select! {
-                biased;
-                ended = timeout(self.policy.deadline, &mut task) => ended,
-                () = self.parts.give_back.cancelled() => return Disposition::GivenBack,
-            };
-            let failure = match ended {
-                Ok(Ok(Ok(()))) => return disposition,
-                Ok(Ok(Err(failure))) => failure,
-                Ok(Err(panic)) => Failure::new(join_error_text(panic)),
-                Err(_elapsed) => Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)),
-            };
-            self.retry(failure, failures)
-        })
     }
 }
 
@@ -298,17 +243,8 @@ impl RunningJob {
     }
 }
 
-/// Aborts a task when it is dropped. Does nothing if the task has ended.
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// Attaches the scope and the span of a run to work.
-fn in_run<F: Future>(run: &Arc<StartedRun>, work: F) -> impl Future<Output = F::Output> + use<F> {
+pub(crate) fn in_run<F: Future>(run: &Arc<StartedRun>, work: F) -> impl Future<Output = F::Output> + use<F> {
     Scope::new(run.clone()).attach_to(run.trace.attach_to(work))
 }
 
@@ -323,22 +259,4 @@ async fn wait_for_requests(requested: &mut watch::Receiver<HashSet<String>>, run
 
 fn dead(error: String) -> Disposition {
     Disposition::Dead { error: error.into() }
-}
-
-/// Decodes a payload. The decoder of a feature may panic too, which must not end the worker.
-fn decode<J: Job>(payload: &[u8]) -> Result<J, StorableText> {
-    let decoded = catch_unwind(AssertUnwindSafe(|| serde_json::from_slice(payload)));
-    match decoded {
-        Ok(Ok(payload)) => Ok(payload),
-        Ok(Err(error)) => Err(format!("undecodable payload: {error}").into()),
-        Err(panic) => Err(format!("undecodable payload: {}", panic_text(&*panic)).into()),
-    }
-}
-
-fn join_error_text(error: JoinError) -> String {
-    error.try_into_panic().map_or_else(|_| "cancelled".into(), |panic| panic_text(&*panic))
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    format!("panicked: {}", panic_message(panic))
 }

@@ -19,6 +19,7 @@ use super::{
     claim::Claimer,
     cleaner::Cleaner,
     counts::Counts,
+    discard::Discard,
     engine::{self, Handler},
     fair::{KeyedClaims, Sharing},
     heartbeat::{self, Report},
@@ -43,7 +44,7 @@ const SESSIONS: u32 = 6;
 /// How long the last results may take to reach the database after the grace period. It keeps the whole stop below 30 s.
 const LAST_WRITES: Duration = Duration::from_secs(3);
 
-type MakeHandler = Box<dyn FnOnce(RunnerParts) -> Handler + Send>;
+type MakeHandler = Box<dyn FnOnce(RunnerParts) -> (Handler, Arc<dyn Discard>) + Send>;
 
 /// The job kinds that a worker runs.
 #[derive(Default)]
@@ -191,6 +192,7 @@ async fn run(
     let (mut engines, mut background) = (JoinSet::new(), JoinSet::new());
     let poll_request = Arc::new(Notify::new());
     let (mut signals, mut in_flight, mut limited) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut discards = HashMap::new();
     for Entry { name: queue, concurrency, deadline, sharing, handler } in registry.0 {
         metrics::zero(queue);
         let (jobs, jobs_out) = mpsc::channel(concurrency.min(1024));
@@ -216,7 +218,7 @@ async fn run(
             limited.insert(queue, claimer.signal.clone());
         }
         in_flight.insert(queue, claimer.in_flight.clone());
-        let handler = handler(RunnerParts {
+        let (handler, discard) = handler(RunnerParts {
             pool: pool.clone(),
             worker: name.clone(),
             results: results.clone(),
@@ -224,6 +226,7 @@ async fn run(
             cancellations: cancellations.clone(),
             counts: report.counts.of(queue),
         });
+        discards.insert(queue, discard);
         engines.spawn(engine::run(queue, jobs_out, handler));
         engines.spawn(async move {
             claimer.run().await;
@@ -257,6 +260,7 @@ async fn run(
     let acknowledger = Acknowledger {
         writer: ResultWriter { pool: pool.clone(), worker: name.clone() },
         in_flight,
+        discards,
         limited,
         poll_request,
         abandon: abandon.clone(),

@@ -27,13 +27,14 @@ impl ResultWriter {
             let ids = self.write_all(&mut Place::Pool(&self.pool), &results).await?;
             return Ok(Written { ids, locked: HashSet::new() });
         }
-        let ids: Vec<String> = results.iter().map(|result| result.id.clone()).collect();
+        let ids: Vec<String> = results.iter().map(|result| result.id().to_owned()).collect();
         let mut transaction = begin(&self.pool).await?;
         let free: HashSet<String> = sql::lock_free(&mut transaction, &ids).await?.into_iter().collect();
-        let (free, others): (Vec<&RunResult>, Vec<&RunResult>) = results.iter().partition(|one| free.contains(&one.id));
+        let (free, others): (Vec<&RunResult>, Vec<&RunResult>) =
+            results.iter().partition(|one| free.contains(one.id()));
         let ids = match self.write_all(&mut Place::Transaction(&mut transaction), &free).await? {
             Some(ids) => ids,
-            None => free.iter().map(|result| result.id.clone()).collect(),
+            None => free.iter().map(|result| result.id().to_owned()).collect(),
         };
         transaction.commit().await?;
         // The other rows are locked, or another session has changed them and the run no longer holds them.
@@ -59,7 +60,7 @@ impl ResultWriter {
         }
         let mut runs = Unfinished::default();
         for result in results {
-            runs.push(&result.id, result.token, result.attempts, result.survived, result.disposition.next());
+            runs.push(result.id(), result.token(), result.attempts, result.survived, result.disposition.next());
         }
         Ok(Some(sql::put_back(place.executor(), &self.worker, &runs).await?.into_iter().collect()))
     }
@@ -89,7 +90,7 @@ pub(crate) struct Written {
 }
 
 fn keys(results: &[&RunResult]) -> (Vec<String>, Vec<i32>) {
-    results.iter().map(|result| (result.id.clone(), result.token)).unzip()
+    results.iter().map(|result| (result.id().to_owned(), result.token())).unzip()
 }
 
 /// Whether the database refuses a value or a row, and would do so again: data exceptions, constraint violations, values
