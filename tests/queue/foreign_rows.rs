@@ -165,6 +165,48 @@ async fn a_malformed_row_affects_only_itself() {
     query_everything(&operator).await;
 }
 
+/// A snooze for the same reason as the last one counts up its event, whose count another program may have changed.
+#[tokio::test]
+async fn a_snooze_counts_on_from_any_count() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let counts = [
+        ("largest", "2147483647", 2_147_483_647),
+        ("huge", "1e400", 2_147_483_647),
+        ("negative", "-5", 2),
+        ("text", "\"x\"", 2),
+        ("list", "[1]", 2),
+        ("usual", "7", 8),
+    ];
+    for (name, ..) in counts {
+        harness.enqueue(name, &[Step::SnoozeBecause(3_600_000, "busy".into())]).await;
+    }
+    let running = harness.start_worker(&scripted, FAST);
+    let waits = |attempts: i32| {
+        format!(
+            "(SELECT count(*) = {} FROM apalis.jobs WHERE status = 'Pending' AND attempts = {attempts})",
+            counts.len()
+        )
+    };
+    harness.wait_until("each has snoozed once", &waits(1)).await;
+    for (name, odd, _) in counts {
+        let change = format!(
+            "UPDATE apalis.jobs SET run_at = now(), events = jsonb_set(events, '{{-1,times}}', '{odd}')
+             WHERE convert_from(job, 'UTF8') ~ '\"name\":\"{name}\"'"
+        );
+        assert_eq!(harness.execute(&change).await, 1, "{name}");
+    }
+    harness.wait_until("each has snoozed again", &waits(2)).await;
+    running.stop().await;
+    for (name, _, expected) in counts {
+        let counted = format!(
+            "SELECT events -> -1 -> 'times' FROM apalis.jobs WHERE convert_from(job, 'UTF8') ~ '\"name\":\"{name}\"'"
+        );
+        let counted: serde_json::Value =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(counted)).fetch_one(&harness.pool).await.expect("a count");
+        assert_eq!(counted, expected, "{name}");
+    }
+}
+
 /// Calls every read of the operator, and asserts that malformed rows are reported.
 async fn query_everything(operator: &Operator) {
     let mut states: Vec<Option<State>> = State::ALL.into_iter().map(Some).collect();

@@ -189,7 +189,10 @@ pub(crate) async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: 
                                         AND job.events -> -1 ->> 'reason' IS NOT DISTINCT FROM ended.reason
                                    THEN jsonb_build_object(
                                        'first_at', coalesce(job.events -> -1 -> 'first_at', job.events -> -1 -> 'at'),
-                                       'times', coalesce((job.events -> -1 ->> 'times')::int, 1) + 1)
+                                       'times', 1 + CASE jsonb_typeof(job.events -> -1 -> 'times')
+                                           WHEN 'number' THEN greatest(1, least(2147483646,
+                                               (job.events -> -1 ->> 'times')::numeric))::int
+                                           ELSE 1 END)
                                    ELSE '{}' END) END
                FROM unnest($2::text[], $3::int4[], $4::text[], $5::float8[], $6::text[], $7::text[], $8::bool[], $9::int4[], $11::text[])
                     AS ended (id, token, status, delay, error, reason, survived, attempts, error_group)
