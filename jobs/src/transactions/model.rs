@@ -137,7 +137,6 @@ impl Conflict {
         tracing::warn!(
             transaction_id = self.new.transaction_id,
             fields = self.fields.join(", "),
-            correlation_id = self.correlation_id,
             "webhook repeats an id with another payload; the first payload stands",
         );
     }

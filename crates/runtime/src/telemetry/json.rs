@@ -49,6 +49,10 @@ where
         event.record(&mut fields);
         fields.result?;
         scope::visit_current(&mut |name, value| {
+            // A name occurs once in a line: readers of JSON may refuse a second one.
+            if metadata.fields().field(name).is_some() {
+                return Ok(());
+            }
             write_field(&mut writer, name, |to| match value {
                 Value::Text(text) => write_text(to, text),
                 Value::Number(number) => write!(to, "{number}"),
@@ -296,6 +300,13 @@ mod tests {
             "\n"
         );
         assert_eq!(after_time(&line), expected);
+    }
+
+    #[test]
+    fn a_field_of_the_event_replaces_that_of_its_scope() {
+        let line = logged(|| Scope::new(Arc::new(Job)).run(|| tracing::info!(run = 4, "event")));
+        let expected = r#":"info","event":"event","run":4,"job":"\"j\"","target""#;
+        assert!(after_time(&line).starts_with(expected), "{line}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ use self::{
 use super::version;
 use crate::config::{EnvReader, Environment};
 
-/// The filter without `RUST_LOG`: info from our own crates, warnings from the others.
+/// The filter without `RUST_LOG`: info, but of these libraries only warnings.
 const DEFAULT_FILTER: &str =
     "info,apalis_core=warn,hyper=warn,poem=warn,reqwest=warn,sqlx=warn,tokio_cron_scheduler=warn";
 /// Upper bounds of histogram buckets in seconds. 0.5 is the latency promised to webhook senders; 30 and more are for the
