@@ -1,4 +1,5 @@
-//! Outcomes of a transaction between its signature and its block: waiting, dropped, confirmed, superseded.
+//! Outcomes of a transaction between its signature and its block: waiting, dropped, confirmed, reverted,
+//! superseded.
 
 use std::time::Duration;
 
@@ -60,6 +61,27 @@ async fn a_dropped_transaction_is_sent_again_unchanged() {
     harness.chain.send(&prepared.raw).await.unwrap();
     harness.node.mine().await;
     assert!(is_confirmed(&outcome(&harness.chain, &[&prepared]).await, &prepared));
+}
+
+#[tokio::test]
+async fn reverted_transactions_are_not_pending() {
+    let Some(harness) = ContractHarness::new().await else { return };
+    harness.node.set_automine(false).await;
+    // The contract accepts the first one, and reverts the others.
+    let [saved, first, second] =
+        [harness.send(id(1), ONE).await, harness.send(id(1), ONE).await, harness.send(id(1), ONE).await];
+    harness.node.mine().await;
+    harness.chain.await_receipt(second.hash, SOON).await.unwrap().expect("a receipt");
+    let reason = ChainError::AlreadySaved;
+    let all = outcome(&harness.chain, &[&first, &second]).await;
+    assert_eq!(all, Outcome::Reverted { count: 2, reason: reason.clone() });
+    assert!(is_confirmed(&outcome(&harness.chain, &[&first, &saved]).await, &saved));
+    // One more transaction, before it is sent and while it waits.
+    let third = harness.chain.prepare(id(2), rate(ONE)).await.unwrap();
+    assert_eq!(outcome(&harness.chain, &[&first, &third]).await, Outcome::Dropped);
+    harness.chain.send(&third.raw).await.unwrap();
+    assert_eq!(outcome(&harness.chain, &[&first, &third]).await, Outcome::Waiting);
+    assert_eq!(outcome(&harness.chain, &[&first]).await, Outcome::Reverted { count: 1, reason });
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn an_id_is_saved_once_for_any_transactions() {
         harness.chain.outcome(&[SentTransaction { nonce: one.nonce, hash: one.hash }]).await.expect("an outcome")
     };
     assert!(matches!(outcome(&first).await, Outcome::Confirmed(receipt) if receipt.saved.is_some()));
-    assert_eq!(outcome(&second).await, Outcome::Reverted(ChainError::AlreadySaved));
+    assert_eq!(outcome(&second).await, Outcome::Reverted { count: 1, reason: ChainError::AlreadySaved });
     // For a submission with both transactions, the confirmed one counts.
     let both = [&second, &first].map(|one| SentTransaction { nonce: one.nonce, hash: one.hash });
     assert!(

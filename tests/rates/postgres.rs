@@ -39,6 +39,7 @@ async fn averages_are_exact_decimals() {
         (r#"[{"id":"a","interest_rate":0.0000000000000000005}]"#, "0.0"),
         (r#"[{"id":"a","interest_rate":0.0000000000000000015}]"#, "0.000000000000000002"),
         (r#"[{"id":"a","interest_rate":" 1e-3 "},{"id":"b","interest_rate":true}]"#, "0.5005"),
+        (r#"[{"id":"a","interest_rate":0e1000000000000000000},{"id":"b","interest_rate":"1_0.5"}]"#, "5.25"),
     ] {
         let saved = send(system.request_with_key(Method::POST, "/asset").body(assets)).await;
         assert_eq!(saved.status, 200, "{assets}: {saved:?}");

@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 pub(super) enum Fault {
     /// The call gets this error and does not reach the node.
     ReturnError { code: i64, message: &'static str },
+    /// The call gets this result and does not reach the node.
+    ReturnResult(&'static str),
+    /// The call gets the result `null` and does not reach the node.
+    ReturnNull,
     /// The call reaches the node, and its response is lost.
     LoseResponse,
     /// The result loses this field.
@@ -68,11 +72,16 @@ fn build_endpoint(node: String, faults: Faults, calls: Arc<Mutex<Vec<String>>>) 
                     fault.clone()
                 },
             );
-            if let Some(Fault::ReturnError { code, message }) = fault {
-                return respond(
-                    StatusCode::OK,
-                    &json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": code, "message": message } }),
-                );
+            let invented = match fault {
+                Some(Fault::ReturnError { code, message }) => {
+                    Some(("error", json!({ "code": code, "message": message })))
+                }
+                Some(Fault::ReturnResult(result)) => Some(("result", json!(result))),
+                Some(Fault::ReturnNull) => Some(("result", Value::Null)),
+                _ => None,
+            };
+            if let Some((member, value)) = invented {
+                return respond(StatusCode::OK, &json!({ "jsonrpc": "2.0", "id": 1, member: value }));
             }
             let Ok(forwarded) = client.post(&node).json(&call).send().await else {
                 return respond(StatusCode::BAD_GATEWAY, &Value::Null);

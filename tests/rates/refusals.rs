@@ -212,6 +212,47 @@ async fn a_lost_response_to_a_send_is_not_an_error() {
 }
 
 #[tokio::test]
+async fn reverted_transactions_cost_few_fees_and_the_submission_is_saved() {
+    let Some((harness, proxy)) = start_through_proxy().await else { return };
+    // Too little gas for a saving, so that a block includes each transaction and none succeeds.
+    proxy.inject("eth_estimateGas", Fault::ReturnResult("0x7530"), ALWAYS);
+    let promised = harness.system.submit_idempotent("k", one_asset(5)).await;
+    let problem = promised.assert_problem(503, "reverted transactions");
+    assert_eq!(problem["type"], "urn:millrace:problem:unconfirmed", "{problem}");
+    let sent = harness.count("SELECT count(*) FROM chain_sends").await;
+    assert!(sent <= 5, "the pauses grow: {sent} transactions");
+    let log = harness.system.api.process.log();
+    assert!(log.contains("reverted") && log.contains("out of gas"), "{log}");
+    proxy.clear_faults();
+    let aged = "UPDATE chain_sends SET sent_at = sent_at - interval '2 minutes'";
+    sqlx::query(aged).execute(&harness.pool).await.expect("rows");
+    let _worker = harness.start_reconciling_worker().await;
+    eventually("the submission is saved", SOON, async || harness.count_pending().await == 0).await;
+    assert_eq!(harness.count("SELECT count(*) FROM chain_sends").await, sent + 1, "one more transaction");
+    assert_eq!(harness.system.history(10).await, ["5.0"]);
+}
+
+#[tokio::test]
+async fn a_node_that_hides_a_transaction_gets_it_again_after_pauses() {
+    let Some((harness, proxy)) = start_through_proxy().await else { return };
+    // The node accepts the transaction and does not show it, such as one behind a load balancer.
+    harness.node.set_automine(false).await;
+    proxy.inject("eth_getTransactionByHash", Fault::ReturnNull, ALWAYS);
+    let promised = harness.system.submit_idempotent("k", one_asset(5)).await;
+    let problem = promised.assert_problem(503, "a hidden transaction");
+    assert_eq!(problem["type"], "urn:millrace:problem:unconfirmed", "{problem}");
+    let sent = proxy.count_calls(SEND);
+    assert!(sent <= 20, "the pauses grow: the same bytes were sent {sent} times");
+    proxy.clear_faults();
+    harness.node.set_automine(true).await;
+    harness.node.mine().await;
+    let again = harness.system.submit_idempotent("k", one_asset(5)).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, "true"), "{again:?}");
+    assert_eq!(harness.count("SELECT count(*) FROM chain_sends").await, 1);
+    assert_eq!(harness.system.history(10).await, ["5.0"]);
+}
+
+#[tokio::test]
 async fn chains_without_base_fees_are_supported() {
     let Some(node) = Node::start_with(&["--hardfork", "berlin"]).await else { return };
     let url = node.url.clone();

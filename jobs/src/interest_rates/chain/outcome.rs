@@ -25,25 +25,28 @@ impl Chain {
     pub async fn outcome(&self, sent: &[SentTransaction]) -> Result<Outcome, ChainError> {
         // Read before the receipts: a nonce that is used by now has a receipt by the time of the next call.
         let used = self.node.used_nonces(self.signer.address()).await?;
-        let mut reverted = None;
+        let mut reverted = Vec::new();
         for transaction in sent {
             match self.node.receipt(transaction.hash).await? {
                 Some(receipt) if receipt.succeeded => return Ok(Outcome::Confirmed(receipt)),
-                Some(receipt) => reverted = Some(receipt),
+                Some(receipt) => reverted.push(receipt),
                 None => {}
             }
         }
-        for transaction in sent {
-            let has_reverted = reverted.as_ref().is_some_and(|receipt| receipt.hash == transaction.hash);
-            if !has_reverted && self.node.transaction(transaction.hash).await?.is_some() {
+        // A node keeps the transactions of its blocks, so only one without a receipt can be pending.
+        let has_reverted = |one: &SentTransaction| reverted.iter().any(|receipt| receipt.hash == one.hash);
+        for transaction in sent.iter().filter(|one| !has_reverted(one)) {
+            if self.node.transaction(transaction.hash).await?.is_some() {
                 return Ok(Outcome::Waiting);
             }
         }
-        if let Some(receipt) = reverted {
-            return self.reason(&receipt).await.map(Outcome::Reverted);
+        if sent.last().is_some_and(|last| last.nonce >= used && !has_reverted(last)) {
+            return Ok(Outcome::Dropped);
         }
-        let is_nonce_free = sent.iter().any(|transaction| transaction.nonce >= used);
-        Ok(if is_nonce_free { Outcome::Dropped } else { Outcome::Superseded })
+        match reverted.last() {
+            Some(last) => Ok(Outcome::Reverted { count: reverted.len(), reason: self.reason(last).await? }),
+            None => Ok(Outcome::Superseded),
+        }
     }
 
     /// Waits until a block includes this transaction; `None` if none does within `limit`. Retries while the node is

@@ -92,11 +92,12 @@ pub struct Receipt {
 pub enum Outcome {
     /// A block includes one of them, and it succeeded.
     Confirmed(Receipt),
-    /// A block includes one of them, the contract reverted it, and none is pending.
-    Reverted(ChainError),
+    /// Blocks include `count` of them, all of which were reverted, the last one for this reason. The others can no
+    /// longer take effect.
+    Reverted { count: usize, reason: ChainError },
     /// The node has one of them, but no block includes it yet.
     Waiting,
-    /// The node has none of them, and one of their nonces is unused: send the same bytes again.
+    /// None is pending, and the nonce of the last one is unused: send its bytes again.
     Dropped,
     /// The node has none of them, and other transactions have used their nonces: none of them can take effect.
     Superseded,

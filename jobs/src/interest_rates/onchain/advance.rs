@@ -26,6 +26,14 @@ const RECEIPT_WAIT: Duration = Duration::from_secs(2);
 const EFFECT_POLL: Duration = Duration::from_millis(100);
 /// The pause before a retry after a node did not respond.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The pauses before the same bytes are sent again, which double from the first to the last. A node behind a load balancer
+/// or with a private pool does not show a transaction that it has accepted.
+const FIRST_RESEND_PAUSE: Duration = Duration::from_millis(500);
+const MAX_RESEND_PAUSE: Duration = Duration::from_secs(4);
+/// The pauses after a reverted transaction, which double with each one from the first to the last. Each transaction costs
+/// its fee: one call sends at most four, and a day at most some 150.
+const FIRST_REVERT_PAUSE: Duration = Duration::from_secs(2);
+const MAX_REVERT_PAUSE: Duration = Duration::from_secs(600);
 
 /// The next transaction to send.
 enum Next<'a> {
@@ -69,6 +77,8 @@ impl ChainStorage {
 
     /// Advances a submission until it is saved or until `deadline`. Several processes may advance the same submission.
     pub(super) async fn advance(&self, id: Uuid, deadline: Instant) -> Result<Progress, StorageError> {
+        let mut resend_pause = FIRST_RESEND_PAUSE;
+        let mut resend_at = Instant::now() + resend_pause;
         loop {
             let Some(recorded) = sends::find(&self.pool, id).await? else { return Ok(Progress::Withdrawn) };
             match recorded.state {
@@ -99,13 +109,31 @@ impl ChainStorage {
                 TransactionOutcome::Waiting => {
                     self.send(id, &recorded.rate, sent.len(), Next::ReplaceWithHigherFee(last)).await?
                 }
-                TransactionOutcome::Dropped => self.send(id, &recorded.rate, sent.len(), Next::Resend(last)).await?,
-                TransactionOutcome::Superseded => self.send(id, &recorded.rate, sent.len(), Next::New).await?,
-                TransactionOutcome::Reverted(reason) => {
-                    tracing::warn!(rate = %id, %reason, "the contract reverted a submission; sending another transaction");
-                    self.send(id, &recorded.rate, sent.len(), Next::New).await?;
+                TransactionOutcome::Dropped if Instant::now() < resend_at => {
+                    tokio::time::sleep_until(resend_at.min(deadline)).await;
                 }
-                TransactionOutcome::Confirmed(_) => tokio::time::sleep(EFFECT_POLL).await,
+                TransactionOutcome::Dropped => {
+                    self.send(id, &recorded.rate, sent.len(), Next::Resend(last)).await?;
+                    resend_pause = resend_pause.saturating_mul(2).min(MAX_RESEND_PAUSE);
+                    resend_at = Instant::now() + resend_pause;
+                }
+                TransactionOutcome::Superseded => self.send(id, &recorded.rate, sent.len(), Next::New).await?,
+                TransactionOutcome::Confirmed(_)
+                | TransactionOutcome::Reverted { reason: ChainError::AlreadySaved, .. } => {
+                    tokio::time::sleep(EFFECT_POLL).await;
+                }
+                TransactionOutcome::Reverted { count, reason } => {
+                    let wait = revert_pause(count).saturating_sub(*age);
+                    if wait >= rest {
+                        return Err(reverted_error(count, &reason).into());
+                    }
+                    if wait.is_zero() {
+                        tracing::warn!(rate = %id, %reason, count, "a submission was reverted; sending another");
+                        self.send(id, &recorded.rate, sent.len(), Next::New).await?;
+                    } else {
+                        tokio::time::sleep(wait).await;
+                    }
+                }
             }
         }
     }
@@ -191,5 +219,31 @@ fn ignore_duplicate(sent: Result<(), ChainError>) -> Result<(), StorageError> {
     match sent {
         Err(ChainError::AlreadySaved | ChainError::NonceUsed) => Ok(()),
         sent => Ok(sent?),
+    }
+}
+
+/// The pause between the last of `count` reverted transactions of a submission and the next one.
+fn revert_pause(count: usize) -> Duration {
+    let doublings = count.saturating_sub(1).min(16);
+    FIRST_REVERT_PAUSE.saturating_mul(1 << doublings).min(MAX_REVERT_PAUSE)
+}
+
+/// The error of a submission whose next transaction is due only later, because `count` have been reverted.
+fn reverted_error(count: usize, reason: &ChainError) -> ChainError {
+    let transactions = if count == 1 { "transaction was" } else { "transactions were" };
+    ChainError::Refused(format!(
+        "{count} {transactions} reverted, and the next one follows after a pause; the last reason: {reason}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_with_each_reverted_transaction() {
+        for (count, seconds) in [(0, 2), (1, 2), (2, 4), (4, 16), (9, 512), (10, 600), (usize::MAX, 600)] {
+            assert_eq!(revert_pause(count), Duration::from_secs(seconds), "{count}");
+        }
     }
 }

@@ -56,10 +56,13 @@ fn refuses_invalid_rates() {
         ("1e-999999999", TooManyPlaces),
         ("100000000000000000000", TooManyWholeDigits),
         ("1e999999999", TooManyWholeDigits),
+        ("1e1000000000000000000", TooManyWholeDigits),
+        ("1e-99999999999999999999", TooManyPlaces),
+        ("-1e99999999999999999999", Negative),
     ] {
         assert_eq!(text.parse::<Rate>(), Err(error), "{text}");
     }
-    for zero in ["0", "-0", "0e999999999", "0.000", "-0.0e-5"] {
+    for zero in ["0", "-0", "0e999999999", "0e99999999999999999999", "-0e-99999999999999999999", "0.000", "-0.0e-5"] {
         assert_eq!(rate(zero).to_string(), "0.0", "{zero}");
     }
 }
