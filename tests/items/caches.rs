@@ -40,9 +40,10 @@ async fn is_in_redis(server: &Redis, id: ItemId) -> bool {
 /// A fill needs a current lease, uses it up, and fails after an invalidation.
 async fn assert_stale_fills_are_refused(cache: &Cache) {
     assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Missed);
+    let abandoned = expect_lease(cache.lease(ID).await.unwrap());
     let stale = expect_lease(cache.lease(ID).await.unwrap());
-    assert_eq!(cache.lease(ID).await.unwrap(), Lookup::Missed, "one lease at a time");
     assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Missed, "a lease is not an entry");
+    assert!(!cache.fill(ID, abandoned, None).await.unwrap(), "a lease that the next load has taken over");
     cache.remove(ID).await.unwrap();
     assert!(!cache.fill(ID, stale, None).await.unwrap(), "a lease from before the invalidation");
     let leased = Instant::now();
@@ -72,12 +73,55 @@ async fn the_memory_cache_refuses_stale_fills() {
 #[tokio::test]
 async fn the_redis_cache_refuses_stale_fills() {
     let Some(server) = Redis::start().await else { return };
-    let cache = Cache::Redis(redis::Redis { redis: patient_redis(&server.url) });
+    let [cache, other] = [(); 2].map(|()| Cache::Redis(redis::Redis::new(patient_redis(&server.url))));
     assert_stale_fills_are_refused(&cache).await;
+    let lease = expect_lease(cache.lease(ID).await.unwrap());
+    assert_eq!(other.lease(ID).await.unwrap(), Lookup::Missed, "one process at a time");
+    assert!(cache.fill(ID, lease, None).await.unwrap(), "no other process takes a lease over");
+    cache.remove(ID).await.unwrap();
     // Flushed between a lease and its fill: the flush may have dropped the invalidation of a write.
     let lease = expect_lease(cache.lease(ID).await.unwrap());
     server.flush().await;
     assert!(!cache.fill(ID, lease, None).await.unwrap());
+}
+
+/// A failed load leaves its lease, as a lease does that Redis grants too late, or a fill that Redis refuses.
+#[tokio::test]
+async fn the_first_load_after_a_failed_one_fills_the_cache() {
+    let redis = Redis::start().await;
+    for url in [None, redis.as_ref().map(|redis| redis.url.as_str())] {
+        let harness = ItemHarness::start().await;
+        let items = harness.start_items(url.map(patient_redis));
+        // On a busy machine the entry expires before the second read. Then another item is read.
+        eventually("the second read is of the cache", SOON, async || {
+            let item = harness.create(&items, "first").await;
+            harness.execute("ALTER TABLE items RENAME TO items_away").await;
+            items.find(item.id).await.expect_err("a load without the table");
+            harness.execute("ALTER TABLE items_away RENAME TO items").await;
+            assert_eq!(find_title(&items, item.id).await.as_deref(), Some("first"));
+            harness.execute("UPDATE items SET title = 'second'").await;
+            find_title(&items, item.id).await.as_deref() == Some("first")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_writer_of_an_item_caches_that_another_process_has_deleted_it() {
+    let Some(server) = Redis::start().await else { return };
+    let harness = ItemHarness::start().await;
+    let [a, b] = [(); 2].map(|()| harness.start_items(Some(patient_redis(&server.url))));
+    // On a busy machine the absence expires before the second read. Then another item is read.
+    eventually("the second read is of the cache", SOON, async || {
+        let item = harness.create(&a, "first").await;
+        b.delete(&harness.change(item.id), Origin::default()).await.unwrap();
+        assert_eq!(find_title(&a, item.id).await, None);
+        // The product never uses an id twice. This row shows whether the second read is a load.
+        let insert = "INSERT INTO items (id, owner_id, title) OVERRIDING SYSTEM VALUE VALUES ($1, $2, 'again')";
+        sqlx::query(insert).bind(item.id.0).bind(harness.owner.0).execute(&harness.pool).await.expect("a row");
+        find_title(&a, item.id).await.is_none()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -162,6 +162,10 @@ impl ItemHarness {
         sqlx::query_scalar(query).fetch_one(&self.pool).await.expect("a number")
     }
 
+    async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&self.pool).await.expect(statement);
+    }
+
     fn change(&self, id: ItemId) -> Change {
         Change { id, by: self.owner, expected: Expected::Any, unwanted: None }
     }

@@ -4,8 +4,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use jobs::prices::{
-    cache::RETENTION,
+    cache::{Cache, RETENTION},
     model::{AssetId, Currency, Interval, Series},
+};
+use runtime::{
+    clients::redis::{self, RedisUrl},
+    config::EnvReader,
 };
 use time::macros::datetime;
 
@@ -13,9 +17,10 @@ use super::{
     in_memory::{NOON, ProviderMode},
     price_harness::{Node, PriceHarness},
 };
-use crate::harness::redis::Redis;
+use crate::harness::{eventually, redis::Redis};
 
 const PRICE: &str = "/simple_price?assets=bitcoin&currency=usd";
+const SOON: Duration = Duration::from_secs(30);
 const CHART: &str = "asset=bitcoin&currency=usd&days=3";
 
 fn series() -> Series {
@@ -291,6 +296,28 @@ async fn without_the_database_cached_prices_are_returned_and_others_are_503() {
         assert_eq!(node.chart_with_missing(CHART).await, (before, true, 1), "old");
         assert!(node.read(PRICE).await.1);
     }
+}
+
+/// Redis takes a lock after the process has given up waiting for it.
+#[tokio::test]
+async fn a_lock_that_redis_takes_too_late_is_released() {
+    let Some(server) = Redis::start().await else { return };
+    let [ours, theirs] = [500, 20_000].map(|timeout| {
+        let url = RedisUrl::read(&mut EnvReader::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
+        Cache::start(Some(redis::Redis::with_timeout(&url, Duration::from_millis(timeout)).expect("a client")))
+    });
+    // Longer than this test waits, so that no lock expires.
+    let (keys, ttl) = (["bitcoin:usd:spot:0".to_owned()], Duration::from_secs(600));
+    eventually("the connection is open", SOON, async || !ours.get(&keys).await.is_fallback).await;
+    server.freeze();
+    ours.lock(&keys, 1, ttl).await.expect_err("no response in time");
+    // Refused by the circuit breaker.
+    ours.unlock(&keys, 1, ttl).await;
+    server.thaw();
+    eventually("another process takes the lock", SOON, async || {
+        theirs.lock(&keys, 2, ttl).await.is_ok_and(|locked| locked == [true])
+    })
+    .await;
 }
 
 /// A process that dies while it holds a lock delays others only until the lock expires.

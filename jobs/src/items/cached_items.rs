@@ -22,7 +22,7 @@ const MAX_OWN_WRITES: u64 = 100_000;
 /// How often one look-up loads the row if writes keep ending its lease. The last row is returned, but not cached.
 const MAX_LOADS: usize = 2;
 
-/// The version of an item that this process deleted: no later version exists.
+/// The version of a deleted item: no later version exists.
 pub(super) const DELETED_VERSION: i64 = i64::MAX;
 
 /// Items by id, read through a cache.
@@ -76,9 +76,7 @@ impl CachedItems {
     /// # Errors
     /// When the shared cache is not available: the indexing job of the write removes the entry later.
     pub(super) async fn invalidate(&self, id: ItemId, version: i64) -> Result<(), CacheError> {
-        self.own_writes
-            .entry(id)
-            .and_upsert_with(|known| known.map_or(version, |known| known.into_value().max(version)));
+        self.record_write(id, version);
         self.loads.forget(&id);
         self.cache.remove(id).await
     }
@@ -105,7 +103,13 @@ impl CachedItems {
                 Ok(Lookup::Hit(_) | Lookup::Missed) | Err(_) => None,
             };
             counter!(LOADS, "cache" => CACHE).increment(1);
+            // Before the row is read. Version 0 stands for a commit without a response, which may still happen.
+            let is_written = self.own_writes.get(&id).is_some_and(|version| version > 0);
             let entry = store::find(&self.pool, id).await?.map(Arc::new);
+            if is_written && entry.is_none() {
+                // Another process has deleted it, and no id is used twice. So its absence may be cached.
+                self.record_write(id, DELETED_VERSION);
+            }
             let is_filled = match lease {
                 Some(lease) => self.cache.fill(id, lease, entry.clone()).await.unwrap_or(true),
                 None => true,
@@ -119,12 +123,18 @@ impl CachedItems {
         Ok(found)
     }
 
+    fn record_write(&self, id: ItemId, version: i64) {
+        self.own_writes
+            .entry(id)
+            .and_upsert_with(|known| known.map_or(version, |known| known.into_value().max(version)));
+    }
+
     /// Whether an entry is at least as new as the last write of this process.
     fn is_current(&self, id: ItemId, entry: &Entry) -> bool {
         match (self.own_writes.get(&id), entry) {
             (None, _) => true,
             (Some(written), Some(item)) => item.version >= written,
-            // An absent entry is current only if this process deleted the item. Otherwise it is older than the write.
+            // An absent entry is current only if the item was deleted. Otherwise it is older than the write.
             (Some(written), None) => written == DELETED_VERSION,
         }
     }

@@ -35,7 +35,7 @@ impl Items {
     pub fn start(pool: &Pool, queue: &Queue, redis: Option<clients::redis::Redis>, index: Arc<dyn Index>) -> Self {
         queue::metrics::zero(IndexItem::NAME);
         let cache = match redis {
-            Some(redis) => Cache::Redis(Redis { redis }),
+            Some(redis) => Cache::Redis(Redis::new(redis)),
             None => Cache::Memory(Memory::default()),
         };
         Self { pool: pool.clone(), queue: queue.clone(), cached: Arc::new(CachedItems::new(pool, cache)), index }

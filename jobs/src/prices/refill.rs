@@ -50,7 +50,7 @@ impl Reader {
             tokio::time::sleep(LOCK_POLL).await;
         }
         let coverage = self.fill_locked(&series, from).await;
-        self.cache.unlock(&lock, token).await;
+        self.cache.unlock(&lock, token, LOCK_TTL).await;
         coverage
     }
 

@@ -20,7 +20,7 @@ pub enum Lookup {
     Hit(Entry),
     /// The id is not cached, and the caller may fill it.
     Leased(Lease),
-    /// The id is not cached. With [`Cache::lease`](super::Cache::lease): another reader holds the lease.
+    /// The id is not cached. With [`Cache::lease`](super::Cache::lease): another process holds the lease.
     Missed,
 }
 

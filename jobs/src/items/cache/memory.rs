@@ -80,16 +80,11 @@ impl Memory {
         let lease = Lease::from(self.next_lease.fetch_add(1, Ordering::Relaxed));
         let mut lookup = Lookup::Leased(lease);
         self.slots.entry(id).and_compute_with(|current| {
-            match current.map(|current| current.into_value()) {
-                Some(Slot::Leased(_, since)) if since.elapsed() < LEASE_TTL => lookup = Lookup::Missed,
-                Some(slot) => {
-                    if let Some(entry) = slot.entry() {
-                        lookup = Lookup::Hit(entry);
-                    }
-                }
-                None => {}
+            if let Some(entry) = current.and_then(|current| current.into_value().entry()) {
+                lookup = Lookup::Hit(entry);
+                return Op::Nop;
             }
-            if matches!(lookup, Lookup::Leased(_)) { Op::Put(Slot::Leased(lease, Instant::now())) } else { Op::Nop }
+            Op::Put(Slot::Leased(lease, Instant::now()))
         });
         lookup
     }

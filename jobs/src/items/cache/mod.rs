@@ -5,6 +5,9 @@
 //! before the write is therefore refused, however late it comes. This needs no clock, marker or tombstone that could
 //! expire too early. When Redis is emptied, the leases are lost together with the entries. A removal may come late or
 //! several times without harm.
+//!
+//! A process loads an id once at a time. So a lease of its own that a new load meets is abandoned: its load or its fill
+//! failed, or Redis granted it too late. The new load takes it over, and the number of the old lease fills nothing.
 
 mod entry;
 pub mod memory;
@@ -34,7 +37,7 @@ impl Cache {
         }
     }
 
-    /// Looks an id up, and takes a lease if it is not cached.
+    /// Looks an id up, and takes a lease if it is not cached. A lease of this process is taken over.
     ///
     /// # Errors
     /// When Redis is not available.

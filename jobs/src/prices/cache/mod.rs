@@ -10,11 +10,12 @@
 mod entry;
 mod memory;
 mod redis;
+mod unlocks;
 
 use std::{sync::Arc, time::Duration};
 
 pub use self::entry::{Coverage, Entry, Generation, RETENTION, Value};
-use self::{memory::Memory, redis::Redis};
+use self::{memory::Memory, redis::Redis, unlocks::PendingUnlocks};
 use super::model::Series;
 use runtime::clients::{self, redis::Broken};
 
@@ -47,7 +48,7 @@ pub enum Cache {
     /// In this process. Its callers already share one load, so it needs no locks.
     Memory(Memory),
     /// Shared by all processes. The fallback has what this process has put and PostgreSQL does not have.
-    Redis { redis: Redis, fallback: Memory },
+    Redis { redis: Redis, fallback: Memory, unlocks: Arc<PendingUnlocks> },
 }
 
 /// The result of a look-up.
@@ -63,7 +64,11 @@ impl Cache {
     pub fn start(redis: Option<clients::redis::Redis>) -> Self {
         match redis {
             None => Self::Memory(memory::start(memory::MAX_BYTES)),
-            Some(redis) => Self::Redis { redis: Redis(redis), fallback: memory::start(memory::MAX_FALLBACK_BYTES) },
+            Some(redis) => Self::Redis {
+                redis: Redis(redis),
+                fallback: memory::start(memory::MAX_FALLBACK_BYTES),
+                unlocks: Arc::default(),
+            },
         }
     }
 
@@ -71,7 +76,7 @@ impl Cache {
     pub async fn get(&self, keys: &[String]) -> Lookup {
         match self {
             Self::Memory(memory) => Lookup { entries: get_all(memory, keys), is_fallback: false },
-            Self::Redis { redis, fallback } => match redis.get(keys).await {
+            Self::Redis { redis, fallback, .. } => match redis.get(keys).await {
                 Ok(entries) => Lookup { entries, is_fallback: false },
                 Err(_) => Lookup { entries: get_all(fallback, keys), is_fallback: true },
             },
@@ -85,7 +90,7 @@ impl Cache {
     pub async fn put(&self, key: &str, entry: Arc<Entry>) -> Result<(), Broken> {
         match self {
             Self::Memory(memory) => memory.insert(key.to_owned(), entry),
-            Self::Redis { redis, fallback } => {
+            Self::Redis { redis, fallback, .. } => {
                 if entry.value.is_only_cached() {
                     fallback.insert(key.to_owned(), entry.clone());
                 } else {
@@ -98,6 +103,9 @@ impl Cache {
     }
 
     /// Takes the lock of each key that is free, for at most `ttl`. Returns whether each was taken, in order.
+    ///
+    /// # Errors
+    /// [`Broken`] when Redis is unavailable. It may take the locks nevertheless, so [`Cache::unlock`] must follow.
     pub async fn lock(&self, keys: &[String], token: u128, ttl: Duration) -> Result<Vec<bool>, Broken> {
         match self {
             Self::Memory(_) => Ok(vec![true; keys.len()]),
@@ -105,10 +113,13 @@ impl Cache {
         }
     }
 
-    /// Releases the locks that this token holds. If Redis is unavailable, they expire.
-    pub async fn unlock(&self, keys: &[String], token: u128) {
-        if let Self::Redis { redis, .. } = self {
-            let _ = redis.unlock(keys, token).await;
+    /// Releases the locks that this token holds. If Redis is unavailable, that is repeated in the background until the
+    /// locks have expired after `ttl`.
+    pub async fn unlock(&self, keys: &[String], token: u128, ttl: Duration) {
+        if let Self::Redis { redis, unlocks, .. } = self
+            && redis.unlock(keys, token).await.is_err()
+        {
+            unlocks.add(redis, keys, token, ttl);
         }
     }
 

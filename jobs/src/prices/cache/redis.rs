@@ -25,6 +25,7 @@ end
 return 1";
 
 /// A cache in Redis.
+#[derive(Clone)]
 pub struct Redis(pub redis::Redis);
 
 impl Redis {

@@ -11,7 +11,7 @@ use super::{
         model::{AssetId, Currency, Quote, Spot},
         normalise::is_stale,
         providers::{Provider, ProviderError, Spots},
-        read::{Read, Reader},
+        read::{LOCK_TTL, Read, Reader},
         store,
     },
     QuoteResults, keys, read_entry,
@@ -45,7 +45,7 @@ impl Reader {
         let known = match self.known_spots(&rest, currency, &old).await {
             Ok(known) => known,
             Err(error) => {
-                self.cache.unlock(&keys, token).await;
+                self.cache.unlock(&keys, token, LOCK_TTL).await;
                 results.extend(rest.into_iter().map(|asset| match (old.remove(&asset), &error) {
                     (Some(quote), Error::Unavailable(_)) => (asset, Ok(Read::Found(quote))),
                     _ => (asset, Err(error.clone())),
@@ -63,7 +63,7 @@ impl Reader {
         }
         rest.retain(|asset| !results.contains_key(asset));
         if rest.is_empty() {
-            self.cache.unlock(&keys, token).await;
+            self.cache.unlock(&keys, token, LOCK_TTL).await;
             return results;
         }
         let all_known = rest.iter().all(|asset| known.contains_key(asset));
@@ -74,7 +74,7 @@ impl Reader {
             let (this, rest, currency, known) = (self.clone(), rest.clone(), currency.clone(), known.clone());
             async move {
                 let results = this.fetch_spots(rest, &currency, &known).await;
-                this.cache.unlock(&keys, token).await;
+                this.cache.unlock(&keys, token, LOCK_TTL).await;
                 results
             }
         });
