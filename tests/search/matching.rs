@@ -56,6 +56,12 @@ const FOUND: &[(&str, Option<&str>, &str, &str)] = &[
     ("Đặng Thị", None, "dang thi", "<em>Đặng</em> <em>Thị</em>"),
     ("שָׁלוֹם", None, "שלום", "<em>שָׁלוֹם</em>"),
     ("हिन्दी किताब", None, "किताब", "हिन्दी <em>किताब</em>"),
+    // Two letters are wrong, and few trigrams agree.
+    ("Bicycle", None, "bycicle", "<em>Bicycle</em>"),
+    ("Waterfall lamp", None, "wadervall", "<em>Waterfall</em> lamp"),
+    ("Headphones", None, "haedphonse", "<em>Headphones</em>"),
+    ("Wireless keyboard", None, "kaybourd", "Wireless <em>keyboard</em>"),
+    ("Wireless keyboard", None, "wireless kaybourd", "<em>Wireless</em> <em>keyboard</em>"),
     // In scripts without spaces between words, every part of a text matches.
     ("東京都庁の写真", None, "京都", "東<em>京都</em>庁の写真"),
     ("東京都庁の写真", None, "写真", "東京都庁の<em>写真</em>"),
@@ -79,6 +85,7 @@ const FOUND: &[(&str, Option<&str>, &str, &str)] = &[
 const NOT_FOUND: &[(&str, &str)] = &[
     ("SKU-1234", "1235"),
     ("SKU-1234", "234"),
+    ("Bicycle", "bycikle"),
     ("京都 東京", "東京都"),
     ("ガラス", "カラス"),
     ("हिन्दी", "हन्द"),

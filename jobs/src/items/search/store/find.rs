@@ -150,21 +150,34 @@ pub(crate) async fn find_misspelt(
     Ok(rows.into())
 }
 
-/// Words of the documents that are similar to these: one letter differs, or they share a third of their trigrams. Three
-/// words against 17,400 take 0.8 ms.
-pub(crate) async fn find_similar_words(pool: &Pool, words: &[String]) -> Result<Vec<SimilarWord>, Error> {
+/// Words of the documents that are similar to these: one letter differs, or they share this part of their trigrams. One word
+/// against 17,400 takes 0.3 ms with the usual threshold of 0.3, and 0.7 ms with half of it.
+///
+/// The threshold is set for this statement only. The condition on its value makes PostgreSQL set it before it reads the
+/// index.
+pub(crate) async fn find_similar_words(
+    pool: &Pool,
+    words: &[String],
+    threshold: &str,
+) -> Result<Vec<SimilarWord>, Error> {
     let similar = sqlx::query_as!(
         SimilarWord,
-        r#"SELECT asked AS "asked!", known.word AS "word!"
-           FROM unnest($1::text[]) AS asked,
+        r#"WITH setting AS MATERIALIZED (
+               SELECT set_config('pg_trgm.similarity_threshold', $2::text, true) AS threshold
+           )
+           SELECT asked AS "asked!", known.word AS "word!"
+           FROM setting, unnest($1::text[]) AS asked,
                 LATERAL (SELECT word FROM item_words
                          WHERE shapes && (ARRAY[asked] || ARRAY(SELECT overlay(asked placing '' from place for 1)
                                                                 FROM generate_series(1, length(asked)) AS place))
                          UNION
-                         (SELECT word FROM item_words WHERE length(asked) > 5 AND word % asked
-                          ORDER BY similarity(word, asked) DESC, word LIMIT 50)) AS known
+                         (SELECT word FROM item_words
+                          WHERE threshold <> '' AND length(asked) > 5 AND word % asked
+                                AND length(word) BETWEEN length(asked) - 2 AND length(asked) + 2
+                          ORDER BY similarity(word, asked) DESC, word LIMIT 100)) AS known
            WHERE length(asked) BETWEEN 3 AND 32"#,
         words,
+        threshold,
     )
     .fetch_all(repeatable(pool))
     .await?;
