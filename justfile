@@ -7,7 +7,7 @@ default:
 # Run once after cloning: install the git hooks, fetch the crates, and list missing test servers
 setup: hooks
     cargo fetch --locked
-    @for program in redis-server npm chromium git mvn javac; do command -v "$program" >/dev/null || echo "$program is not installed: the tests that need it will not run"; done
+    @for program in redis-server npm chromium git mvn javac pgbouncer prometheus faketime; do command -v "$program" >/dev/null || echo "$program is not installed: the tests that need it will not run"; done
 
 # Install the git hooks, which check each commit and its message
 hooks:

@@ -77,7 +77,6 @@ struct Receiver {
 
 impl Receiver {
     async fn start(program: &[PathBuf], folder: &Path) -> Self {
-        fs::create_dir_all(folder).expect("a folder");
         let (secrets, path) = (format!("{},{}", secret(OLD), secret(NEW)), folder.to_str().expect("UTF-8"));
         let mut process = start(program, &["0", path], &[("CALLBACK_SECRET", &secrets)]);
         let line = process.wait_for_line("listening on ").await;

@@ -51,6 +51,7 @@ class Inbox:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.lock = folder, threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
 
     def store(self, message_id: str, body: bytes) -> bool:
         """Returns false if the message is stored already."""

@@ -108,6 +108,7 @@ async fn receive(inbox: Data<&Arc<Inbox>>, headers: &HeaderMap, body: Body) -> p
 async fn main() -> Result<()> {
     let mut arguments = env::args().skip(1);
     let (port, folder) = arguments.next().zip(arguments.next()).context("usage: PORT FOLDER")?;
+    fs::create_dir_all(&folder)?;
     let secrets = env::var("CALLBACK_SECRET").context("CALLBACK_SECRET")?;
     let keys = secrets.split(',').map(read_secret).collect::<Result<Vec<_>>>()?;
     let inbox = Arc::new(Inbox { folder: folder.into(), keys, lock: Mutex::new(()) });

@@ -5,7 +5,7 @@
 // CALLBACK_SECRET is the secret of the callbacks; two, separated by a comma, while one replaces the other.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, writeSync } from "node:fs";
 import { createServer, type IncomingHttpHeaders } from "node:http";
 import type { AddressInfo } from "node:net";
 
@@ -49,6 +49,7 @@ function store(folder: string, id: string, body: Buffer): boolean {
 }
 
 const [port, folder] = process.argv.slice(2);
+mkdirSync(String(folder), { recursive: true });
 const keys = (process.env["CALLBACK_SECRET"] ?? "").split(",").map(readSecret);
 const server = createServer(async (request, response) => {
   try {
