@@ -69,7 +69,8 @@ pub(crate) fn describe_selection(count: impl Display, is_capped: bool, noun: &st
     let mut text = format!("Selected: {at_least}{count} {noun}.{oldest}\n");
     for job in samples {
         let error = one_line(job.last_error.as_deref().unwrap_or("no error is recorded"), 200);
-        text.push_str(&format!("  {}  {}  {} runs  {error}\n", one_line(&job.id, 60), job.state.as_str(), job.runs));
+        let runs = if job.runs == 1 { "1 run".into() } else { format!("{} runs", job.runs) };
+        text.push_str(&format!("  {}  {}  {runs}  {error}\n", one_line(&job.id, 60), job.state.as_str()));
     }
     text
 }

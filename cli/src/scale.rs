@@ -81,7 +81,8 @@ fn text(scale: &Scale, screen: Screen) -> String {
         Column::text("BASIS"),
     ];
     let style = if scale.is_enough() { Style::Good } else { Style::Bad };
-    let verdict = format!("{} workers needed, {} live", scale.workers_needed, scale.workers);
+    let noun = if scale.workers_needed == 1 { "worker" } else { "workers" };
+    let verdict = format!("{} {noun} needed, {} live", scale.workers_needed, scale.workers);
     let mut text = format!(
         "{}  (99 of 100 jobs start within {}, due jobs are drained within {})\n",
         style.paint(&verdict, screen),

@@ -134,8 +134,8 @@ fn row(queue: &QueueOverview) -> Vec<Cell> {
         (None, None) => ("not known".into(), false),
     };
     let wait = match queue.wait_p99_seconds {
-        Some(seconds) if seconds < 10.0 => format!("{:.0} ms", seconds * 1000.0),
-        Some(seconds) => format_duration(seconds),
+        Some(seconds) if seconds < 10.0 => format!("≤ {:.0} ms", seconds * 1000.0),
+        Some(seconds) => format!("≤ {}", format_duration(seconds)),
         None if queue.out_per_second_15_min > 0.0 => "> 5 min".into(),
         None => "-".into(),
     };

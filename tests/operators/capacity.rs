@@ -93,6 +93,48 @@ async fn the_number_of_workers_follows_arrivals_backlog_and_objective() {
 }
 
 #[tokio::test]
+async fn an_idle_night_counts_in_the_rates_of_a_burst() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    insert_minutes(&pool, "0, 600", 900).await;
+    let waiting =
+        "INSERT INTO apalis.jobs (id, job_type, job, run_at) VALUES ('01', 'process_transaction', '{}', now())";
+    execute(&pool, waiting).await;
+    let overview = json(&database, &["status"]).await;
+    // 900 jobs in the whole minutes of the last 15.
+    let rate = overview["queues"][0]["in_per_second_15_min"].as_f64().unwrap();
+    assert!((0.9..1.2).contains(&rate), "{overview}");
+    let (_, text) = run(&database, &["scale"]).await;
+    assert!(text.starts_with("1 worker needed, 0 live"), "{text}");
+}
+
+#[tokio::test]
+async fn the_past_depth_stays_as_it_was_when_commands_cancel_and_replay() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    insert_minutes(&pool, "10", 5).await;
+    execute(&pool, "UPDATE queue_minutes SET started = 0, done = 0, run_us = 0, waits = '{}', runs = '{}'").await;
+    execute(
+        &pool,
+        "INSERT INTO apalis.jobs (id, job_type, job, run_at)
+         SELECT '01' || lpad(n::text, 24, '0'), 'process_transaction', '{}', now() + interval '1 day' FROM generate_series(1, 5) AS n",
+    )
+    .await;
+    // Five minutes ago, and now.
+    let depths = async || {
+        let trends = json(&database, &["trends", QUEUE]).await;
+        [54, 59].map(|index: usize| trends["points"][index]["depth"].as_i64().unwrap())
+    };
+    assert_eq!(depths().await, [5, 5]);
+    let cancel = ["jobs", "cancel", "--queue", QUEUE, "--limit", "3", "--reason", "they are not needed"];
+    assert_eq!(run(&database, &cancel).await.0, Some(0));
+    assert_eq!(depths().await, [5, 2]);
+    let replay = ["jobs", "replay", "01000000000000000000000001", "--reason", "it is needed"];
+    assert_eq!(run(&database, &replay).await.0, Some(0));
+    assert_eq!(depths().await, [5, 3]);
+}
+
+#[tokio::test]
 async fn trends_have_points_depth_and_marks() {
     let database = database::fresh().await;
     let pool = database.pool().await;

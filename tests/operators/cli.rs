@@ -141,12 +141,10 @@ async fn why_explains_a_waiting_job_with_the_fix_and_succeeds_when_it_is_done() 
     assert!(done.contains("✔ it is done") && !done.contains('✘'), "{done}");
     drop(worker);
 
-    let unknown = run(&database, &["why", "no such id"]).await;
-    assert!(
-        unknown.status == Some(1) && unknown.text.contains("there is no job and no transaction"),
-        "{}",
-        unknown.text
-    );
+    let Output { status, text } = run(&database, &["why", "no such id"]).await;
+    assert!(status == Some(1) && text.contains("there is no job and no transaction"), "{text}");
+    let unknown = run(&database, &["queues", "resume", "unknown", "--reason", "it is back"]).await.text;
+    assert!(unknown.contains("there is no queue \"unknown\""), "{unknown}");
 }
 
 #[tokio::test]

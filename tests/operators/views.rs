@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use sqlx::Connection;
 
-use super::board::Browser;
+use super::{board::Browser, in_time};
 use crate::harness::{database, eventually, http::send, process::Process};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -96,6 +96,27 @@ async fn a_locked_table_leaves_parts_out_and_takes_no_other_sessions() {
     eventually("views have two sessions", SOON, async || browser.system.count(sessions).await <= 2).await;
     lock.rollback().await.unwrap();
     assert!(browser.get("/board/jobs").await.text.contains("01DEAD"));
+}
+
+#[tokio::test]
+async fn a_wait_of_over_five_minutes_is_no_missing_wait() {
+    let browser = Browser::logged_in().await;
+    browser.insert_dead("01DEAD", "connection refused").await;
+    let pool = browser.system.database.pool().await;
+    // A run in the last bucket of waits, then in the one before it.
+    let insert =
+        "INSERT INTO queue_minutes SELECT 'q', date_trunc('minute', now()), 'w', 1, 1, 1, 0, 0, 0, 0, 0, 0, 1000,
+                         array_fill(0, ARRAY[14]) || 1, 1 || array_fill(0, ARRAY[14])";
+    let update = "UPDATE queue_minutes SET waits = array_fill(0, ARRAY[13]) || ARRAY[1, 0]";
+    for (statement, on_page, printed) in [(insert, "&#62; 5 min", "> 5 min"), (update, "≤ 5 min", "≤ 5 min")] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+        for path in ["/board", "/board/queues/q"] {
+            let page = browser.get(path).await.text;
+            assert!(page.contains(on_page), "{path} lacks {on_page:?}: {page}");
+        }
+        let (_, text) = in_time::run(&browser.system.database.url, &["status"]).await;
+        assert!(text.contains(printed), "{text}");
+    }
 }
 
 /// As when the database is distant: then all statements of a command take long.

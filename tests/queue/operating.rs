@@ -129,9 +129,34 @@ async fn a_replay_withdraws_the_cancellation() {
         .await;
     running.stop().await;
     let events = operator.show(&id).await.unwrap().expect("the job exists").events;
-    let seen: Vec<(&str, &str)> = events.iter().map(|event| (event.event, &*event.text)).collect();
-    let orders = ["cancelled by ada: the processor is down", "replayed by ada: the processor is down"];
-    assert_eq!(seen[1..4], [("cancelled", orders[0]), ("cancelled", CANCELLED), ("replayed", orders[1])], "{events:?}");
+    let names: Vec<&str> = events.iter().map(|event| event.event).collect();
+    assert_eq!(names[1..4], ["cancelled", "cancelled", "replayed"], "{events:?}");
+    let [cancelled, aborted, replayed] = [1, 2, 3].map(|index| &*events[index].text);
+    assert_eq!(cancelled, "cancelled by ada: the processor is down");
+    assert!(aborted.starts_with("run 1 in ") && aborted.contains(" was aborted after "), "{aborted}");
+    assert_eq!(replayed, "replayed by ada: the processor is down");
+}
+
+/// The process of a command ends before it would write counts.
+#[tokio::test]
+async fn the_cancellation_and_the_replay_of_a_job_are_counted_with_them() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
+    let id = enqueue(&harness, "job", &[Step::Done], NEVER).await;
+    let refuses = enqueue(&harness, "refuses", &[Step::Done], NEVER).await;
+    let counts = async || -> (i64, i64) {
+        let counts = "SELECT coalesce(sum(enqueued), 0)::bigint, coalesce(sum(cancelled), 0)::bigint
+                      FROM queue_minutes WHERE queue = 'scripted' AND process = 'operators'";
+        sqlx::query_as(counts).fetch_one(&harness.pool).await.unwrap()
+    };
+    for job in [&id, &refuses] {
+        assert_eq!(operator.cancel(job, &order()).await.unwrap(), Cancelled::AtOnce);
+    }
+    assert_eq!(counts().await, (0, 2));
+    assert_eq!(operator.cancel(&id, &order()).await.unwrap(), Cancelled::Ended);
+    assert_eq!(operator.replay(&id, &order()).await.unwrap(), Replayed::Replayed);
+    assert!(operator.replay(&refuses, &order()).await.is_err());
+    assert_eq!(counts().await, (1, 2), "what was refused is not counted");
 }
 
 #[tokio::test]

@@ -208,6 +208,39 @@ async fn why_is_right_in_staged_situations() {
 }
 
 #[tokio::test]
+async fn why_says_whether_a_worker_can_take_over_the_job_of_a_dead_one() {
+    let harness = QueueHarness::start().await;
+    let operator = operator(&harness);
+    let id = enqueue(&harness, "held", &[Step::Done], Duration::ZERO).await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', attempts = 1, lock_by = 'dead', lock_at = now()").await;
+    let insert = async |worker: &str, queue: &str, seen: &str| {
+        let insert = format!(
+            "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, lease, last_seen, started_at)
+             VALUES ('{worker}', 'millrace', 'PostgreSQL', '{queue}', '10 minutes', now() - interval '{seen}', now())"
+        );
+        harness.execute(&insert).await;
+    };
+    let found = async || {
+        let last = why(&operator, &id).await.checks.pop().expect("a check");
+        (last.text, last.fix, operator.show(&id).await.unwrap().expect("the job").why)
+    };
+    let start = Some("start a worker: millrace worker".to_owned());
+    let nowhere = "its worker is gone, and no live worker can take it over";
+    let gone = "its worker dead is gone: no live worker can take the job over";
+    assert_eq!(found().await, (gone.into(), start.clone(), nowhere.into()));
+    insert("dead", "scripted", "1 hour").await;
+    insert("other", "mails", "0 s").await;
+    let (text, fix, explained) = found().await;
+    assert!(text.starts_with("its worker dead has been silent for 3"), "{text}");
+    assert!(text.ends_with(" s: no live worker can take the job over"), "{text}");
+    assert_eq!((fix, &*explained), (start, nowhere));
+    insert("live", "scripted", "0 s").await;
+    let (text, fix, explained) = found().await;
+    assert!(text.ends_with(" s: another worker takes the job over"), "{text}");
+    assert!(fix.is_none() && explained.starts_with("its worker is gone: another worker takes it over"), "{explained}");
+}
+
+#[tokio::test]
 async fn why_names_the_error_of_failing_claims() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     let operator = operator(&harness);

@@ -87,6 +87,15 @@ pub(super) fn oldest_due(queue: &QueueOverview) -> String {
     }
 }
 
+/// How long 99 of 100 runs had waited at most, in words.
+pub(super) fn wait_p99(queue: &QueueOverview) -> String {
+    match queue.wait_p99_seconds {
+        Some(wait) => format!("≤ {}", format::seconds(wait)),
+        None if queue.out_per_second_15_min > 0.0 => "> 5 min".into(),
+        None => "–".into(),
+    }
+}
+
 /// The number of workers, in words.
 pub(super) fn workers_needed(queue: &QueueOverview) -> String {
     match (queue.workers_needed, queue.workers_to_drain_in_10_min) {

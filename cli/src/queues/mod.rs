@@ -83,18 +83,25 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
             let order = order(&reason)?;
             match operator.pause(&queue, until, &order).await? {
                 Pausing::Paused => queue,
-                Pausing::UnknownQueue => bail!("there is no queue {queue:?}; `millrace queues` lists the queues"),
+                Pausing::UnknownQueue => bail!(unknown(&queue)),
                 Pausing::EndIsPast => bail!("--until {}", PauseEnd::MUST_FOLLOW),
             }
         }
         Some(Command::Resume { queue, reason }) => {
-            ensure!(operator.resume(&queue, &order(&reason)?).await?, "the queue {queue:?} was not paused");
+            if !operator.resume(&queue, &order(&reason)?).await? {
+                ensure!(operator.queue(&queue).await?.is_some(), unknown(&queue));
+                bail!("the queue {queue:?} was not paused");
+            }
             queue
         }
     };
     let mut changed = operator.queues().await?;
     changed.retain(|status| status.name == queue);
     print_queues(json, &changed)
+}
+
+fn unknown(queue: &str) -> String {
+    format!("there is no queue {queue:?}; `millrace queues` lists the queues")
 }
 
 /// Why workers claim nothing from the queue; empty when they can.

@@ -20,7 +20,7 @@ use crate::{
 /// When the database cannot be used, or the queue is unknown.
 pub(super) async fn show(operator: &Operator, name: &str, limit: u32, json: bool) -> Result<()> {
     let queue = operator.queue_overview(name).await?;
-    let queue = queue.with_context(|| format!("there is no queue {name:?}; `millrace queues` lists the queues"))?;
+    let queue = queue.with_context(|| super::unknown(name))?;
     let groups = operator.dead_groups(Some(name)).await?;
     let actions = operator.actions(name, limit).await?;
     if json {

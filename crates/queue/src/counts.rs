@@ -6,6 +6,9 @@
 //! minutes at most once: rates, trends and totals stay lower bounds, and the next count of a queue corrects its depth.
 //! Counts that are written twice would stay in the totals. While commits wait for an absent standby, each of them is
 //! written but not confirmed, so the same counts would be written every few seconds.
+//!
+//! The cancellation and the replay of one job are counted in their own transactions instead: the command line may do them, and
+//! its process ends before it would write counts.
 
 use std::{
     array,
@@ -127,6 +130,13 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// Events of one kind, without a run.
+    pub fn events(queue: &str, event: Event, count: i64) -> Self {
+        let mut events = [0; EVENTS];
+        events[event as usize] = count;
+        Self { queue: queue.to_owned(), events, run_us: 0, waits: vec![0; ALL_BUCKETS], runs: vec![0; ALL_BUCKETS] }
+    }
+
     pub fn count(&self, event: Event) -> i64 {
         self.events[event as usize]
     }

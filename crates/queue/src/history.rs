@@ -2,12 +2,12 @@
 //!
 //! Nothing is stored twice. The present run, its end and the time of enqueueing come from the job's own columns,
 //! failures and crashes from its errors, and orders of operators from the record of actions. Only what would be
-//! overwritten otherwise is stored as an event: snoozes, runs that were given back, and its turn in a replay of many. So
-//! a job that ends in its first run costs nothing.
+//! overwritten otherwise is stored as an event: snoozes, runs that were given back, its turn in a replay of many, and how
+//! its record had failed before a replay. So a job that ends in its first run costs nothing.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 use super::{
     cancel::CANCELLED,
@@ -68,13 +68,19 @@ fn read_entry(value: &Value) -> Option<JobEvent> {
     let after = entry.started.as_deref().and_then(parse_time).map(|started| format!(" after {}", lasted(started, at)));
     let after = after.unwrap_or_default();
     let (event, text) = match (entry.event.as_deref(), entry.error.as_deref()) {
-        (None, Some(CANCELLED)) => ("cancelled", CANCELLED.to_owned()),
+        (None, Some(CANCELLED)) => match entry.worker.as_deref() {
+            Some(worker) => ("cancelled", format!("{run} in {worker} was aborted{after}: {CANCELLED}")),
+            None => ("cancelled", CANCELLED.to_owned()),
+        },
         (None, Some(WORKER_DIED)) => {
             let worker = entry.worker.as_deref().unwrap_or("unknown");
             ("rescued", format!("{run} was rescued{after}: its worker {worker} died"))
         }
         (None, error) => ("run_failed", format!("{run} failed{after}: {}", error.unwrap_or("no error is recorded"))),
         (Some("snoozed"), _) => ("snoozed", snoozed(&entry, &run)),
+        (Some("failed"), error) => {
+            ("failed", format!("it failed for good: {}", error.unwrap_or("no error is recorded")))
+        }
         (Some("given_back"), _) => ("given_back", format!("{run} was given back{after}, because its worker stopped")),
         (Some("replayed"), _) => {
             let by = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
@@ -86,6 +92,12 @@ fn read_entry(value: &Value) -> Option<JobEvent> {
     let mut details = value.clone();
     if let Some(fields) = details.as_object_mut() {
         fields.retain(|name, value| !matches!(&**name, "at" | "event") && !value.is_null());
+        for name in ["due", "started", "until", "first_at"] {
+            let Some(field) = fields.get_mut(name) else { continue };
+            if let Some(at) = field.as_str().and_then(parse_time) {
+                *field = format_time(at).into();
+            }
+        }
     }
     Some(JobEvent { at, event, text, details })
 }
@@ -98,10 +110,11 @@ fn read_act(value: &Value) -> Option<JobEvent> {
 }
 
 fn snoozed(entry: &Entry, run: &str) -> String {
-    let until = entry.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+    let until = entry.until.as_deref().map(|until| format!(" until {}", to_second(until))).unwrap_or_default();
     let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     match (entry.times, &entry.first_at) {
         (Some(times), Some(first)) if times > 1 => {
+            let first = to_second(first);
             format!("snoozed {times} times since {first}, last by {run}{until}{reason}")
         }
         _ => format!("{run} snoozed it{until}{reason}"),
@@ -119,9 +132,8 @@ fn enqueued(job: &JobStatus) -> Option<JobEvent> {
 /// The run that goes on, or the end that is not among the errors.
 fn present(job: &JobStatus) -> Option<JobEvent> {
     let worker = job.worker.as_deref().unwrap_or("unknown");
-    let format = |at: OffsetDateTime| at.format(&Rfc3339).ok();
-    let details = json!({"run": job.runs, "worker": job.worker, "due": format(job.due_at),
-                         "started": job.started_at.and_then(format), "traceparent": job.traceparent});
+    let details = json!({"run": job.runs, "worker": job.worker, "due": format_time(job.due_at),
+                         "started": job.started_at.and_then(format_time), "traceparent": job.traceparent});
     let (at, event, text) = match job.state {
         State::Running => {
             let at = job.started_at?;
@@ -137,7 +149,8 @@ fn present(job: &JobStatus) -> Option<JobEvent> {
             (at, "done", format!("run {} ended in {worker}{}", job.runs, times.unwrap_or_default()))
         }
         State::Cancelled if job.last_error.as_deref() != Some(CANCELLED) => {
-            (job.ended_at?, "discarded", "discarded by an operator".to_owned())
+            let text = format!("discarded by an operator; the actions on {} say by whom and why", job.queue);
+            (job.ended_at?, "discarded", text)
         }
         State::Waiting | State::Dead | State::Cancelled | State::Unknown => return None,
     };
@@ -152,9 +165,20 @@ fn lasted(from: OffsetDateTime, to: OffsetDateTime) -> String {
     }
 }
 
-/// Parses a time as PostgreSQL writes it in JSON.
+/// Parses a time as PostgreSQL writes it in JSON, with the offset of the session.
 fn parse_time(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
+    OffsetDateTime::parse(text, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)
+}
+
+/// The one spelling of times in events: RFC 3339 with `Z`.
+fn format_time(at: OffsetDateTime) -> Option<String> {
+    at.format(&Rfc3339).ok()
+}
+
+/// A time for a sentence. What is no time stays as it is.
+fn to_second(text: &str) -> String {
+    let at = parse_time(text).and_then(|at| at.replace_nanosecond(0).ok());
+    at.and_then(format_time).unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -191,12 +215,14 @@ mod tests {
             {"at": "2026-11-28T11:00:01+00:00", "run": 1, "worker": "w-0", "started": "2026-11-28T11:00:00+00:00", "error": "503"},
             {"at": "2026-11-28T11:20:00+00:00", "run": 2, "worker": "w-0", "error": WORKER_DIED},
             {"at": "2026-11-28T11:40:00+00:00", "run": 2, "worker": null, "error": CANCELLED},
+            {"at": "2026-11-28T11:45:02+00:00", "run": 2, "worker": "w-0", "started": "2026-11-28T11:45:00+00:00", "error": CANCELLED},
             7,
         ]);
         let events = json!([
             {"at": "2026-11-28T11:10:00+00:00", "event": "snoozed", "run": 2, "worker": "w-0", "until": "T", "reason": "busy"},
             {"at": "2026-11-28T11:15:00+00:00", "event": "snoozed", "run": 2, "until": "T", "times": 4, "first_at": "F"},
             {"at": "2026-11-28T11:30:00+00:00", "event": "given_back", "run": 2},
+            {"at": "2026-11-28T11:46:00+00:00", "event": "failed", "error": "the account is closed"},
             {"at": "2026-11-28T11:50:00+00:00", "event": "replayed", "by": "ada", "replay": "r"},
             {"at": "2026-11-28T11:50:00+00:00", "event": "of another program"},
         ]);
@@ -219,11 +245,34 @@ mod tests {
                 ("rescued", "run 2 was rescued: its worker w-0 died"),
                 ("given_back", "run 2 was given back, because its worker stopped"),
                 ("cancelled", "cancelled by bob: sent twice"),
+                ("cancelled", "run 2 in w-0 was aborted after 2000 ms: cancelled by operator"),
+                ("failed", "it failed for good: the account is closed"),
                 ("replayed", "replayed by ada with the replay r"),
                 ("replayed", "replayed by ada: it is back"),
                 ("done", "run 3 ended in w-1 after 2000 ms; it had started 1000 ms after it was due"),
             ]
         );
+    }
+
+    #[test]
+    fn times_have_one_spelling_in_details_and_in_sentences() {
+        let events = json!([{
+            "at": "2026-11-28T12:10:00.5+01:00", "event": "snoozed", "run": 2, "due": "2026-11-28T11:09:59.25+00:00",
+            "started": "2026-11-28T12:10:00+01:00", "until": "2026-11-28T11:20:00.123456+00:00", "times": 2,
+            "first_at": "2026-11-28T11:00:00.654321+00:00",
+        }]);
+        let history = history(&job(State::Waiting), &Value::Null, &events, &Value::Null);
+        let [_, snoozed] = &history[..] else { panic!("two events: {history:?}") };
+        assert_eq!(snoozed.at, datetime!(2026-11-28 11:10:00.5 UTC));
+        assert_eq!(
+            snoozed.text,
+            "snoozed 2 times since 2026-11-28T11:00:00Z, last by run 2 until 2026-11-28T11:20:00Z"
+        );
+        let expected = json!({
+            "run": 2, "due": "2026-11-28T11:09:59.25Z", "started": "2026-11-28T11:10:00Z", "times": 2,
+            "until": "2026-11-28T11:20:00.123456Z", "first_at": "2026-11-28T11:00:00.654321Z",
+        });
+        assert_eq!(snoozed.details, expected);
     }
 
     #[test]

@@ -216,8 +216,8 @@ pub struct JobPage {
 pub struct JobEvent {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// `enqueued`, `running`, `run_failed`, `rescued`, `snoozed`, `given_back`, `done`, `cancelled`, `discarded` or
-    /// `replayed`.
+    /// `enqueued`, `running`, `run_failed`, `rescued`, `snoozed`, `given_back`, `done`, `cancelled`, `discarded`,
+    /// `replayed`, or `failed`: how its record had failed before a replay.
     pub event: &'static str,
     /// A sentence.
     pub text: String,

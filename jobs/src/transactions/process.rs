@@ -11,7 +11,7 @@ use super::{
     processor::{CallOutcome, Processor, sender_error},
     store,
 };
-use queue::{Failure, Job, JobId, Outcome, Policy, Replayable, Run, Tx, retry::Backoff};
+use queue::{Failure, Job, JobId, Outcome, Policy, Replayable, Run, Tx, operator::keep_failure, retry::Backoff};
 use runtime::{db::Pool, error::Error};
 
 /// The pause before a retry when the database is not available.
@@ -84,9 +84,12 @@ impl Job for ProcessTransaction {
 }
 
 impl Replayable for ProcessTransaction {
-    /// Resets a FAILED transaction to PROCESSING: the only transition out of FAILED.
+    /// Resets a FAILED transaction to PROCESSING: the only transition out of FAILED. Its job keeps how it had failed.
     async fn on_replay(self, _: Transactions, tx: &mut Tx) -> Result<(), Error> {
-        store::reset_failed(tx, self.id).await
+        match store::reset_failed(tx, self.id).await? {
+            Some(before) => keep_failure(tx, JobId::from(self.id), before.at, &before.error).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -115,8 +115,10 @@ fn repetition(Repetition { fields, times, first_at, last_at, correlation_id, .. 
 /// The runs of the job that are known, and when the next or the last one is due.
 fn runs(details: &JobDetails) -> Vec<TimelineEvent> {
     let job = &details.job;
-    // The commit of the webhook enqueued it, and that has its own event. So do the orders of operators.
-    let is_order = |event: &JobEvent| event.event == "replayed" && event.details["reason"].is_string();
+    // The commit of the webhook enqueued it, and that has its own event. So do the orders of operators. A run that one of them
+    // aborted has a worker and no reason.
+    let is_order =
+        |event: &JobEvent| matches!(event.event, "replayed" | "cancelled") && event.details["reason"].is_string();
     let history = details.events.iter().filter(|event| event.event != "enqueued" && !is_order(event));
     let mut events: Vec<TimelineEvent> = history.cloned().collect();
     let due = match job.state {

@@ -95,6 +95,31 @@ async fn a_timeline_has_every_kind_of_event_in_order() {
     assert_eq!(events(&system, "t").await, ["accepted", "due", "replay", "conflict", "processed", "done"]);
 }
 
+/// The row of a transaction has its last settlement only.
+#[tokio::test]
+async fn a_timeline_keeps_the_failures_before_a_replay_and_has_each_order_once() {
+    let system = system().await;
+    let job = system.send_transaction("t").await;
+    let act = async |action: &str| {
+        let path = format!("/admin/queue/jobs/{job}/{action}");
+        let acted = system.act(&path, json!({"reason": "it is a test"})).await;
+        assert_eq!(acted.status, 200, "{action}: {acted:?}");
+    };
+    act("cancel").await;
+    act("replay").await;
+    system.let_all_die().await;
+    act("replay").await;
+    let timeline = system.viewed("/v1/transactions/t/timeline").await;
+    let all = timeline["events"].as_array().expect("events");
+    let texts = |name: &str| -> Vec<&str> {
+        all.iter().filter(|event| event["event"] == name).filter_map(|event| event["text"].as_str()).collect()
+    };
+    let failures = ["it failed for good: cancelled by operator", "it failed for good: refused"];
+    assert_eq!((texts("failed"), &timeline["status"]), (failures.to_vec(), &"PROCESSING".into()), "{timeline}");
+    let orders = [texts("operator").len(), texts("cancelled").len(), texts("replayed").len()];
+    assert_eq!(orders, [3, 0, 0], "{timeline}");
+}
+
 #[tokio::test]
 async fn a_timeline_has_the_number_of_all_conflicts() {
     let system = system().await;

@@ -45,9 +45,16 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Sums the minutes of the last `length`. A queue that had no minute before is measured from its first one.
+    /// Sums the minutes of the last `length`. A new queue, which had no minute before, is measured from its first one: it has no
+    /// rate of the time before. An idle queue has one, of zero.
     pub(super) fn of(minutes: &[&MinuteRow], length: f64) -> Self {
         let mut window = Self::default();
+        let known_before = minutes.iter().find(|row| row.had_earlier || row.age >= length);
+        if let Some(row) = known_before {
+            // When the first whole minute of this time began.
+            let start = row.age + ((length - row.age) / 60.0).floor() * 60.0;
+            window.seconds = (start - LAG_SECONDS).max(1.0);
+        }
         for row in minutes.iter().filter(|row| row.age < length) {
             window.seconds = window.seconds.max(row.age - LAG_SECONDS).max(1.0);
             window.came += row.enqueued + row.again;
@@ -165,19 +172,48 @@ mod tests {
         assert!(slots_for(5e5, 1.0, 1.0).is_finite());
     }
 
+    /// A minute of a queue that is new in this hour, in which `jobs` of half a second came and ran.
+    fn minute(age: f64, jobs: i64) -> MinuteRow {
+        MinuteRow {
+            queue: "q".into(),
+            had_earlier: false,
+            age,
+            enqueued: jobs,
+            started: jobs,
+            again: 0,
+            dead: 0,
+            ended: jobs,
+            run_us: jobs * 500_000,
+        }
+    }
+
+    #[test]
+    fn an_idle_time_counts_in_a_rate_and_the_time_before_the_first_job_does_not() {
+        let came_per_second = |minutes: &[MinuteRow], length| {
+            let window = Window::of(&minutes.iter().collect::<Vec<_>>(), length);
+            window.rate(window.came)
+        };
+        let (three, quarter) = (180.0, QUARTER_SECONDS);
+        let is = |found: f64, jobs: f64, seconds: f64| (found - jobs / seconds).abs() < 1e-9;
+        // 30 jobs ten seconds ago. The whole minutes of the last three began 130 s ago, and those of the last 15 began 850 s ago.
+        let new = [minute(10.0, 30)];
+        assert!(is(came_per_second(&new, three), 30.0, 7.5), "it is new");
+        let idle_for_ten_minutes = [minute(610.0, 6), minute(10.0, 30)];
+        assert!(is(came_per_second(&idle_for_ten_minutes, three), 30.0, 127.5));
+        assert!(is(came_per_second(&idle_for_ten_minutes, quarter), 36.0, 607.5), "its first job is in this time");
+        let idle_for_half_an_hour = [minute(1810.0, 6), minute(10.0, 30)];
+        assert!(is(came_per_second(&idle_for_half_an_hour, quarter), 30.0, 847.5));
+        let idle_for_a_night = [MinuteRow { had_earlier: true, ..minute(10.0, 30) }];
+        assert!(is(came_per_second(&idle_for_a_night, quarter), 30.0, 847.5));
+        let busy = [minute(190.0, 60), minute(130.0, 60), minute(70.0, 60), minute(10.0, 10)];
+        assert!(is(came_per_second(&busy, three), 130.0, 127.5));
+        assert!(is(came_per_second(&[], three), 0.0, 1.0));
+    }
+
     #[test]
     fn a_backlog_needs_more_workers_the_sooner_it_must_be_drained() {
         // 12 jobs a second of half a second each: 6 slots in use.
-        let minutes = MinuteRow {
-            queue: "q".into(),
-            age: 602.5,
-            enqueued: 7200,
-            started: 7200,
-            again: 0,
-            dead: 0,
-            ended: 7200,
-            run_us: 3_600_000_000,
-        };
+        let minutes = minute(602.5, 7200);
         let demand = Demand { slots: 20, per_worker: 4, workers: 5, ..Demand::of("q", &[&minutes], &[]) };
         let objective = Objective::default();
         assert_eq!(demand.workers_for(0, &objective), Some(2));

@@ -18,6 +18,7 @@ pub mod workers;
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
 use self::{audit::Order, replay_job::ReplayDeadLetters, replays::REPLAYS_WITHOUT_ASKING};
@@ -27,7 +28,7 @@ use super::{
     counts::Event,
     enqueue::{Queue, Tx},
     history::history,
-    job::{Failure, Job},
+    job::{Failure, Job, JobId},
     status::{COUNTED, Cancelled, JobDetails, JobStatus, QueueStatus, Replayed, State},
     store::{self, list, operator as sql},
 };
@@ -41,6 +42,14 @@ use runtime::{
 pub trait Replayable: Job {
     /// Restores the record that [`Job::on_discard`] changed, in the transaction that makes the job wait again.
     fn on_replay(self, context: Self::Context, tx: &mut Tx) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// Keeps how a record had failed that [`Replayable::on_replay`] resets, in the history of its job: the event `failed`.
+///
+/// # Errors
+/// An error of the database. The transaction must then be rolled back.
+pub async fn keep_failure(tx: &mut Tx, job: JobId, at: OffsetDateTime, error: &str) -> Result<(), Error> {
+    Ok(sql::keep_failure(tx, &job.to_string(), at, error).await?)
 }
 
 /// The job kinds that have records. Jobs of other kinds are cancelled and replayed without hooks.
@@ -184,6 +193,9 @@ impl Operator {
             State::Unknown => return Err(unknown_state(&job.status)),
         };
         sql::audit::record(&mut *tx, order, "cancel", id, None, 1).await?;
+        if cancelled == Cancelled::AtOnce {
+            sql::count(&mut tx, &job.queue, Event::Cancelled).await?;
+        }
         tx.commit().await?;
         Ok(cancelled)
     }
@@ -223,8 +235,8 @@ impl Operator {
             return Ok(Replayed::KeyTaken);
         }
         sql::audit::record(&mut *tx, order, "replay", id, None, 1).await?;
+        sql::count(&mut tx, &job.queue, Event::Enqueued).await?;
         tx.commit().await?;
-        self.queue.counts.of(&job.queue).add(Event::Enqueued, 1);
         if let Err(error) = store::announce(repeatable(&self.queue.pool), &[job.queue]).await {
             tracing::debug!(error = causes(&error), "could not announce a replayed job");
         }
@@ -250,6 +262,7 @@ fn explain(job: &JobStatus, status: &str, details: &list::Details) -> String {
             "it is running, and its worker aborts it at its next await".into()
         }
         State::Running if details.held => "it is running".into(),
+        State::Running if workers == 0 => "its worker is gone, and no live worker can take it over".into(),
         State::Running => {
             let end = if details.cancelling { " and ends it, because an operator cancelled it" } else { "" };
             format!("its worker is gone: another worker takes it over when the lease has expired{end}")

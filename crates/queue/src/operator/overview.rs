@@ -325,6 +325,7 @@ pub(super) mod tests {
             let started = (age.min(60.0) * 12.0).round() as i64;
             let queue = "q".to_owned();
             MinuteRow {
+                had_earlier: false,
                 queue,
                 age: *age,
                 enqueued: 0,

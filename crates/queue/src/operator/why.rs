@@ -18,6 +18,9 @@ use crate::{
 };
 use runtime::error::Error;
 
+/// What to do while no worker runs the queue.
+const START_WORKER: &str = "start a worker: millrace worker";
+
 /// Why a job is not running.
 #[derive(Debug, Clone, Serialize)]
 pub struct Why {
@@ -147,7 +150,7 @@ fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usiz
         State::Unknown => {
             return with(checks, Check::failed("Millrace does not know its state: another program wrote it", None));
         }
-        State::Running => return with(checks, running(job, workers)),
+        State::Running => return with(checks, running(job, facts, workers)),
         State::Waiting => checks.push(Check::ok("it waits")),
     }
     if job.due_in_seconds > 0.0 {
@@ -188,27 +191,27 @@ fn with(mut checks: Vec<Check>, last: Check) -> Vec<Check> {
     checks
 }
 
-/// The check of a running job: whether its worker lives.
-fn running(job: &JobStatus, workers: &[WorkerInfo]) -> Check {
+/// The check of a running job: whether its worker lives, or which one takes the job over.
+fn running(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> Check {
     let name = job.worker.as_deref().unwrap_or("an unknown worker");
+    let has_successor = live_workers(facts, workers).iter().any(|worker| Some(&worker.id) != job.worker.as_ref());
+    let fix = || (!has_successor).then(|| START_WORKER.to_owned());
+    let next = if has_successor { "another worker takes the job over" } else { "no live worker can take the job over" };
     match workers.iter().find(|worker| Some(&worker.id) == job.worker.as_ref()) {
         Some(worker) if worker.live && worker.silent_seconds > worker.lease_seconds / 2.0 => Check::failed(
             format!(
-                "worker {name} holds it, but has been silent for {:.0} s: if it is frozen, another worker takes the job \
-                 over {:.0} s after its last heartbeat",
+                "worker {name} holds it, but has been silent for {:.0} s: if it is frozen, {next} {:.0} s after its last \
+                 heartbeat",
                 worker.silent_seconds, worker.lease_seconds
             ),
-            None,
+            fix(),
         ),
         Some(worker) if worker.live => Check::ok(format!("worker {name} runs it")),
-        Some(worker) => Check::failed(
-            format!(
-                "its worker {name} has been silent for {:.0} s: another worker takes the job over",
-                worker.silent_seconds
-            ),
-            None,
-        ),
-        None => Check::failed(format!("its worker {name} is gone: another worker takes the job over"), None),
+        Some(worker) => {
+            let silence = worker.silent_seconds;
+            Check::failed(format!("its worker {name} has been silent for {silence:.0} s: {next}"), fix())
+        }
+        None => Check::failed(format!("its worker {name} is gone: {next}"), fix()),
     }
 }
 
@@ -222,7 +225,7 @@ fn claims(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usiz
             0 => "no worker is alive".to_owned(),
             others => format!("{others} workers are alive, and none of them runs the queue {}", job.queue),
         };
-        return vec![Check::failed(text, Some("start a worker: millrace worker".into()))];
+        return vec![Check::failed(text, Some(START_WORKER.into()))];
     }
     let silent = live.iter().filter(|worker| worker.silent_seconds > worker.lease_seconds / 2.0).count();
     if silent == live.len() {
@@ -241,7 +244,7 @@ fn claims(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usiz
     }
     let reports: Vec<_> = live.iter().filter_map(|worker| worker.report.as_ref()).collect();
     if !reports.is_empty() && reports.iter().all(|report| report.draining) {
-        checks.push(Check::failed("all of them are stopping", Some("start a worker: millrace worker".into())));
+        checks.push(Check::failed("all of them are stopping", Some(START_WORKER.into())));
     }
     if !reports.is_empty() && reports.iter().all(|report| !report.listening) {
         checks.push(Check::ok("none of them receives notifications; they poll instead"));

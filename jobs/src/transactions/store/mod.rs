@@ -248,16 +248,24 @@ pub(super) async fn notify_settled(pool: &Pool, settled: &[Uuid]) {
     }
 }
 
-/// Resets a failed transaction to processing, due now. Does nothing in any other state.
-pub(super) async fn reset_failed(tx: &mut executor::Transaction, id: Uuid) -> Result<(), Error> {
-    sqlx::query!(
-        "UPDATE transactions SET status = 'PROCESSING', error = NULL, processed_at = NULL, due_at = now()
-         WHERE id = $1 AND status = 'FAILED'",
+/// When and why a transaction had failed.
+pub(super) struct FailedBefore {
+    pub at: OffsetDateTime,
+    pub error: String,
+}
+
+/// Resets a failed transaction to processing, due now. Returns how it had failed. In any other state it does nothing, and returns
+/// `None`.
+pub(super) async fn reset_failed(tx: &mut executor::Transaction, id: Uuid) -> Result<Option<FailedBefore>, Error> {
+    let before = sqlx::query_as!(
+        FailedBefore,
+        r#"UPDATE transactions AS reset SET status = 'PROCESSING', error = NULL, processed_at = NULL, due_at = now()
+           FROM (SELECT id, processed_at, error FROM transactions WHERE id = $1 AND status = 'FAILED' FOR UPDATE) AS failed
+           WHERE reset.id = failed.id
+           RETURNING failed.processed_at AS "at!", failed.error AS "error!""#,
         id,
-    )
-    .execute(&mut *tx)
-    .await?;
-    Ok(())
+    );
+    Ok(before.fetch_optional(&mut *tx).await?)
 }
 
 /// Those of these transactions that are settled.

@@ -7,6 +7,8 @@ use runtime::{db::Pool, executor::repeatable};
 /// What happened in one queue in one minute, in all processes.
 pub(crate) struct MinuteRow {
     pub queue: String,
+    /// Whether the queue had a minute before this hour.
+    pub had_earlier: bool,
     /// Seconds since the minute began, by the database's clock, whose minutes these are.
     pub age: f64,
     pub enqueued: i64,
@@ -19,7 +21,8 @@ pub(crate) struct MinuteRow {
 }
 
 /// Reads the last hour of one queue or of all, one row for each queue and minute, oldest first. It reads one index range
-/// for each queue that has any minute.
+/// for each queue that has any minute. A row without the time of a run counts no end of one, but the cancellations of waiting
+/// jobs.
 pub(crate) async fn last_hour(pool: &Pool, queue: Option<&str>) -> Result<Vec<MinuteRow>> {
     sqlx::query_as!(
         MinuteRow,
@@ -29,9 +32,13 @@ pub(crate) async fn last_hour(pool: &Pool, queue: Option<&str>) -> Result<Vec<Mi
                SELECT (SELECT queue FROM queue_minutes WHERE queue > known.queue ORDER BY queue LIMIT 1)
                FROM known WHERE known.queue IS NOT NULL
            )
-           SELECT known.queue AS "queue!", extract(epoch FROM clock_timestamp() - minute)::float8 AS "age!", sum(enqueued)::bigint AS "enqueued!",
+           SELECT known.queue AS "queue!",
+                  EXISTS (SELECT FROM queue_minutes AS earlier
+                          WHERE earlier.queue = known.queue AND earlier.minute <= now() - interval '1 hour') AS "had_earlier!",
+                  extract(epoch FROM clock_timestamp() - minute)::float8 AS "age!", sum(enqueued)::bigint AS "enqueued!",
                   sum(started)::bigint AS "started!", sum(retried + snoozed)::bigint AS "again!", sum(dead)::bigint AS "dead!",
-                  sum(done + retried + snoozed + dead + cancelled)::bigint AS "ended!", sum(run_us)::bigint AS "run_us!"
+                  coalesce(sum(done + retried + snoozed + dead + cancelled) FILTER (WHERE run_us > 0), 0)::bigint AS "ended!",
+                  sum(run_us)::bigint AS "run_us!"
            FROM (SELECT queue FROM known UNION ALL SELECT $1) AS known
            JOIN queue_minutes AS kept ON kept.queue = known.queue AND minute > now() - interval '1 hour'
            GROUP BY known.queue, minute ORDER BY known.queue, minute"#,

@@ -12,7 +12,14 @@ pub(crate) mod workers;
 
 use sqlx::{PgExecutor, Result, types::time::OffsetDateTime};
 
-use crate::{CANCELLATIONS, CHANNEL, order::Order, status::QueueStatus, storable::ReadTime};
+use super::{minutes as queue_minutes, results::EVENTS_KEPT};
+use crate::{
+    CANCELLATIONS, CHANNEL,
+    counts::{Event, Taken},
+    order::Order,
+    status::QueueStatus,
+    storable::ReadTime,
+};
 use runtime::{
     db::Pool,
     executor::{Transaction, repeatable},
@@ -154,7 +161,34 @@ pub(crate) async fn lock(tx: &mut Transaction, id: &str) -> Result<Option<Locked
     .await
 }
 
-/// Cancels a locked waiting job, and counts it.
+/// The process of the events that actions count themselves, in `queue_minutes`.
+const PROCESS: &str = "operators";
+
+/// Counts an event of a job in the transaction of the action that causes it. Actions on a queue share one row for each minute,
+/// so this is their last write: the row is locked until the commit only.
+pub(crate) async fn count(tx: &mut Transaction, queue: &str, event: Event) -> Result<()> {
+    queue_minutes::add(&mut *tx, PROCESS, &[Taken::events(queue, event, 1)]).await
+}
+
+/// Adds the event `failed` to a job: how its record had failed, before a replay resets it.
+pub(crate) async fn keep_failure(tx: &mut Transaction, id: &str, at: OffsetDateTime, error: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE apalis.jobs
+         SET events = CASE WHEN jsonb_typeof(events) IS DISTINCT FROM 'array' THEN '[]'
+                           WHEN jsonb_array_length(events) >= $4 THEN events - 0 ELSE events END
+                 || jsonb_build_object('at', $2::timestamptz, 'event', 'failed', 'error', $3::text)
+         WHERE id = $1",
+        id,
+        at,
+        error,
+        EVENTS_KEPT,
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
+/// Cancels a locked waiting job, and adds it to the queue's total.
 pub(crate) async fn cancel(tx: &mut Transaction, id: &str, error: &str) -> Result<()> {
     sqlx::query!(
         "WITH cancelled AS (
