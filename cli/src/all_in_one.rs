@@ -1,5 +1,7 @@
 //! The all-in-one process of `cargo run`: PostgreSQL, migrations, the API and one worker, without any setup.
 
+use std::net::SocketAddr;
+
 use anyhow::{Error, Result, bail};
 use embedded_postgres::{Cluster, RunningServer, Search, Settings};
 use jobs::app::{self, App};
@@ -10,6 +12,7 @@ use runtime::{
     shutdown::{GRACE, Shutdown},
     telemetry::Telemetry,
 };
+use worker::health::HealthServer;
 
 use crate::{
     data_dir::{create_writable, data_dir},
@@ -27,6 +30,7 @@ pub(crate) async fn program() -> Result<()> {
     let mut vars = EnvReader::from_env();
     let (api, mut jobs) = (api::config::ApiConfig::read(&mut vars), app::Config::read(&mut vars));
     app::require_choices(&mut vars, &jobs);
+    let health = worker::config::health_address(&mut vars);
     let search = vars.text("PG_BIN_DIR").map(|folder| Search::parse(&folder)).unwrap_or_default();
     vars.finish(())?;
     let data_dir = data_dir();
@@ -49,7 +53,6 @@ pub(crate) async fn program() -> Result<()> {
     let shutdown = Shutdown::on_signals(GRACE)?;
 
     let listener = api::program::listen(&api).map_err(Error::msg)?;
-    let address = listener.local_addr()?;
     let (cluster, database) = match jobs.database.clone() {
         Some(database) => (None, database),
         None => {
@@ -63,7 +66,7 @@ pub(crate) async fn program() -> Result<()> {
         }
     };
     process::log_configuration(&database);
-    let result = run(&api, &jobs, &database, listener, &telemetry, &shutdown, address).await;
+    let result = run(&api, &jobs, &database, listener, &telemetry, &shutdown, health).await;
     if let Some(cluster) = cluster {
         cluster.stop().await?;
         tracing::info!("PostgreSQL stopped; its data stays in {}", data_dir.display());
@@ -84,11 +87,14 @@ async fn run(
     listener: tokio::net::TcpListener,
     telemetry: &Telemetry,
     shutdown: &Shutdown,
-    address: std::net::SocketAddr,
+    health: Option<SocketAddr>,
 ) -> Result<()> {
+    let address = listener.local_addr()?;
     migrate::apply(database, migrate::PATIENCE).await?;
     let app = App::start(database, jobs, "all-in-one", &shutdown.drain)?;
+    let health = HealthServer::start(health, &app, app.metrics(telemetry.metrics()), shutdown).await?;
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
+    health.check_lease(worker.is_ready());
     // On standard error, because standard output may carry log lines in JSON.
     eprint!("{}", banner(address, jobs));
     let metrics = app.metrics(telemetry.metrics());
@@ -97,7 +103,7 @@ async fn run(
 }
 
 /// The URLs, and commands to try first.
-fn banner(address: std::net::SocketAddr, jobs: &app::Config) -> String {
+fn banner(address: SocketAddr, jobs: &app::Config) -> String {
     let delay = jobs.transactions.delay.as_secs_f64();
     let finish = match &jobs.transactions.processor {
         Some(_) => "once the processor has accepted it".to_owned(),

@@ -69,8 +69,6 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
 
     for url in &readiness {
         eventually("the process is not ready", Duration::from_secs(6), async || get_status(url).await == 503).await;
-        let reason = http_client().get(url).send().await.expect("a response").text().await.expect("a body");
-        assert!(url.contains(&api.url) || reason.contains("read-only"), "{url}: {reason}");
     }
     let not_ready = failover.elapsed();
     // By design after 17 s: the lease and one check. The rest of the deadline is for a busy machine.

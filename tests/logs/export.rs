@@ -133,7 +133,7 @@ async fn exports_need_the_admin_key_and_a_valid_range() {
         [expected]
     );
 
-    // A HEAD request reads no files.
+    // A HEAD request reads no lines.
     let head = send(system.client.head(&url).header("x-api-key", ADMIN)).await;
     assert_eq!((head.status, head.header("content-type"), &*head.text), (200, "application/x-ndjson", ""));
 }
@@ -143,6 +143,29 @@ async fn without_log_dir_an_export_is_a_404() {
     let system = System::start(1, &[("LOG_DIR", "")]).await;
     let problem = system.export("").await.assert_problem(404, "no folder");
     assert_eq!(problem["detail"], "LOG_DIR is not set: no logs are kept");
+}
+
+/// A complete response, not a broken connection.
+#[tokio::test]
+async fn an_export_of_an_unreadable_folder_is_a_503() {
+    let mut system = System::start(1, &[]).await;
+    assert_eq!(system.export("").await.status, 200);
+    let away = system.folder.with_extension("away");
+    std::fs::rename(&*system.folder, &away).expect("renamed");
+    // A file, so that no process can create the folder again.
+    std::fs::write(&*system.folder, "").expect("written");
+    for format in ["jsonl", "jsonl.gz"] {
+        let refused = system.export(&format!("?format={format}")).await;
+        refused.assert_problem(503, format);
+        assert_eq!(refused.header("retry-after"), "1", "{refused:?}");
+    }
+    let head = send(system.client.head(format!("{}/logs/export", system.apis[0].url)).header("x-api-key", ADMIN)).await;
+    assert_eq!(head.status, 503, "HEAD has the status of GET");
+    std::fs::remove_file(&*system.folder).expect("removed");
+    std::fs::rename(&away, &*system.folder).expect("renamed");
+    let warning = system.apis[0].process.wait_for_line("LOG_DIR cannot be read").await;
+    assert!(warning.contains(r#""level":"warn""#), "{warning}");
+    assert_eq!(system.export("").await.status, 200);
 }
 
 #[tokio::test]

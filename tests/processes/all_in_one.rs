@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::harness::{
+    eventually,
     http::send,
     process::{Process, http_client},
     scratch::Scratch,
@@ -129,6 +130,19 @@ async fn after_a_kill_it_starts_again_with_its_data() {
     assert_eq!(second.get("t", 0).await, settled);
     // A closed terminal stops it, together with its PostgreSQL.
     second.stop_by(Signal::SIGHUP, &folder).await;
+}
+
+#[tokio::test]
+async fn it_serves_the_workers_health_port() {
+    let (database, folder) = (crate::harness::database::fresh().await, Scratch::new());
+    let variables =
+        [("PORT", "0"), ("WORKER_HEALTH_PORT", "0"), ("DATABASE_URL", &*database.url), ("LOG_FORMAT", "json")];
+    let mut process = Process::start_in(&folder, &[], &variables);
+    let line: Value = serde_json::from_str(&process.wait_for_line("serving health and metrics").await).expect("JSON");
+    let url = format!("http://{}/readyz", line["address"].as_str().expect("an address"));
+    let client = http_client();
+    eventually("the worker is ready", Duration::from_secs(60), async || send(client.get(&url)).await.status == 200)
+        .await;
 }
 
 /// The error names the working folder, and no variable that was not set.

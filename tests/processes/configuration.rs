@@ -35,9 +35,11 @@ const WRONG_FOR_API: &[(&str, &str)] = &[
 #[tokio::test]
 async fn every_wrong_value_is_reported_at_once_without_secrets() {
     let api = [WRONG, WRONG_FOR_API].concat();
-    let worker = [WRONG, &[("HOST", "hunter2"), ("WORKER_HEALTH_PORT", "hunter2")]].concat();
+    let port = ("WORKER_HEALTH_PORT", "hunter2");
+    let worker = [WRONG, &[("HOST", "hunter2"), port]].concat();
+    let all_in_one = [&api[..], &[port]].concat();
     for (arguments, wrong) in
-        [(&["api"][..], &api), (&["worker"], &worker), (&[], &api), (&["migrate"], &WRONG.to_vec())]
+        [(&["api"][..], &api), (&["worker"], &worker), (&[], &all_in_one), (&["migrate"], &WRONG.to_vec())]
     {
         let problems = startup_problems(arguments, wrong).await;
         let mut named: Vec<_> = problems.iter().map(|(name, _)| &**name).collect();
@@ -73,6 +75,7 @@ async fn each_limit_of_a_value_is_enforced() {
         ("ENV", "PROD", "such as ENV=prod"),
         ("RATE_LIMIT", "120/60", "such as RATE_LIMIT=120/60s"),
         ("LOG_FILE_MB", "64MB", "such as 64"),
+        ("CRYPTO_PROVIDERS", "coingecko,krakn", "entry 2 of the list must be coingecko, kraken, coinbase or binance"),
         ("LOG_KEEP_MB", "255", "such as LOG_KEEP_MB=1024"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "such as OTEL_EXPORTER_OTLP_ENDPOINT=http://"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "no pair", "such as OTEL_EXPORTER_OTLP_HEADERS=x-api-key=KEY"),

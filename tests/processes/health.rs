@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     database, eventually,
     http::{send, send_raw, send_until},
-    process::{Api, http_client, start_worker},
+    process::{Api, Process, http_client, start_worker},
 };
 
 const QUEUE: &str = "{queue=\"process_transaction\"}";
@@ -175,4 +175,34 @@ async fn a_worker_serves_health_and_metrics_at_its_health_port() {
         send(client.get(format!("{url}/readyz"))).await.status == 200
     })
     .await;
+    let head = send(client.head(format!("{url}/readyz"))).await;
+    assert_eq!((head.status, head.header("cache-control"), &*head.text), (200, "no-store", ""));
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let refused = send(client.post(format!("{url}{path}"))).await;
+        assert_eq!((refused.status, refused.header("allow")), (405, "GET, HEAD"), "{path}: {refused:?}");
+        assert_eq!(refused.header("content-type"), "application/problem+json", "{path}");
+    }
+    let missing = send(client.get(format!("{url}/nowhere"))).await;
+    let expected = json!({"type": "about:blank", "title": "Not Found", "status": 404, "detail": "Not Found"});
+    assert_eq!((missing.status, missing.json()), (404, expected));
+}
+
+/// The port may be reachable from outside, as that of the API.
+#[tokio::test]
+async fn a_worker_that_is_not_ready_tells_the_reason_only_to_its_log() {
+    let nowhere = "postgres:///nowhere?host=/nowhere/run&user=hunter2";
+    let variables = [("DATABASE_URL", nowhere), ("WORKER_HEALTH_PORT", "0"), ("LOG_FORMAT", "json")];
+    let mut worker = Process::start(&["worker"], &variables);
+    let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
+    let url = format!("http://{}/readyz", line["address"].as_str().unwrap());
+    let response = send(http_client().get(&url)).await;
+    assert_eq!((response.status, response.header("retry-after")), (503, "1"), "{response:?}");
+    assert_eq!(response.header("content-type"), "application/problem+json");
+    let expected = json!({
+        "type": "about:blank", "title": "Service Unavailable", "status": 503,
+        "detail": "Not available at the moment, please try again.",
+    });
+    assert_eq!(response.json(), expected);
+    let line: Value = serde_json::from_str(&worker.wait_for_line(r#""event":"not ready""#).await).unwrap();
+    assert!(line["reason"].as_str().is_some_and(|reason| reason.len() > 10), "{line}");
 }

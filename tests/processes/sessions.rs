@@ -220,7 +220,7 @@ async fn processes_follow_a_database_that_becomes_read_only_and_back() {
         send(http.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook(id))).await.status
     };
     assert_eq!(post("txn_1").await, 202);
-    for round in ["one", "two"] {
+    for (round, rounds) in [("one", 1), ("two", 2)] {
         alter_database(&database, "SET default_transaction_read_only = on").await;
         // Open sessions keep their setting, so they are terminated.
         terminate_our_sessions(&database).await;
@@ -228,8 +228,12 @@ async fn processes_follow_a_database_that_becomes_read_only_and_back() {
         for url in [format!("{}/readyz", api.url), health.clone()] {
             eventually("the process is not ready", SOON, async || send(http.get(&url)).await.status == 503).await;
         }
-        let is_read_only = async || send(http.get(&health)).await.text.contains("read-only");
-        eventually("the reason is shown", SOON, is_read_only).await;
+        let is_reason = |line: &str| line.contains(r#""event":"not ready""#) && line.contains("read-only");
+        let is_logged = async || {
+            send(http.get(&health)).await;
+            worker.log().lines().filter(|line| is_reason(line)).count() >= rounds
+        };
+        eventually("the reason is logged", SOON, is_logged).await;
         assert_eq!(send(http.get(format!("{}/v1/transactions/txn_1", api.url))).await.status, 200, "reads still work");
         let admin = Database::parse(&database.url).expect("a URL");
         let mut session = admin.connect("admin").await.expect("a session");

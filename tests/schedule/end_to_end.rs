@@ -18,6 +18,8 @@ const LONG: Duration = Duration::from_secs(90);
 /// The fetches of the first day. The next day's fetches follow when midnight passes during a test.
 const FETCHES: &str = "(SELECT * FROM price_fetches WHERE day = (SELECT min(day) FROM price_fetches)) AS fetches";
 const ALL_DONE: &str = "count(*) = 12 AND bool_and(coalesce(outcome = 'done', false))";
+/// The warning about a misspelt name.
+const UNKNOWN_NAME: &str = "no provider that could be asked knows a configured name";
 /// For a worker that soon takes over the jobs of a dead one. Next to another worker, a stall would cost it its lease.
 const SHORT_LEASE: [(&str, &str); 3] =
     [("QUEUE_LEASE_SECONDS", "1"), ("QUEUE_HEARTBEAT_SECONDS", "0.2"), ("QUEUE_RESCUE_SECONDS", "0.2")];
@@ -161,7 +163,7 @@ async fn a_name_unknown_to_every_provider_is_logged_with_a_suggestion() {
     let ended = format!("SELECT count(*) = 8 AND bool_and(outcome IS NOT NULL) FROM {FETCHES}");
     system.wait_until("all fetches are done", &ended).await;
     let lines = || {
-        let is_warning = |line: &&str| line.contains("no provider knows a configured name");
+        let is_warning = |line: &&str| line.contains(UNKNOWN_NAME);
         worker.log().lines().filter(is_warning).map(str::to_owned).collect::<Vec<_>>()
     };
     eventually("both unknown names are logged", SOON, async || lines().len() >= 2).await;
@@ -187,9 +189,10 @@ async fn a_blocked_provider_does_not_hide_an_unknown_name() {
     system.providers.fail(ProviderId::Binance, Fault::Status(451));
     system.providers.fail_lists(ProviderId::Binance, true);
     let mut worker = system.worker_with(&[("CRYPTO_ASSETS", "bitconi"), ("CRYPTO_CURRENCIES", "usd")]).await;
-    let note = "CRYPTO_ASSETS: no provider knows bitconi; did you mean bitcoin? (could not ask binance)";
+    let note =
+        "CRYPTO_ASSETS: no provider that could be asked knows bitconi; did you mean bitcoin? (could not ask binance)";
     let noted = format!("SELECT count(*) > 0 FROM {FETCHES} WHERE error LIKE '%{note}%'");
     system.wait_until("the name and the blocked provider are noted", &noted).await;
     // Another thread writes the log.
-    worker.wait_for_line("no provider knows a configured name").await;
+    worker.wait_for_line(UNKNOWN_NAME).await;
 }

@@ -68,7 +68,7 @@ impl DailyFetchHarness {
 
     /// Requests today's fetch, and returns how many jobs that enqueued.
     async fn request_fetch(&self) -> usize {
-        self.prices.fetch_today(Origin::default()).await.expect("an accepted request").enqueued
+        self.prices.fetch_today(Origin::default(), &order()).await.expect("an accepted request").enqueued
     }
 
     async fn fetch_row(&self) -> FetchRow {

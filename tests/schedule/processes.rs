@@ -79,6 +79,9 @@ async fn only_an_admin_may_request_a_fetch_at_a_limited_rate() {
     assert_eq!(send(admin().body("{}")).await.json()["enqueued"], FETCHES);
     let again = send(admin()).await.json();
     assert_eq!((&again["enqueued"], &again["already"]), (&Value::from(0), &Value::from(FETCHES)));
+    let recorded = "operator_actions WHERE actor = 'admin key' AND via = 'http' AND action = 'fetch'
+                    AND target = 'daily_prices' AND reason = 'a fetch at once'";
+    assert_eq!(count(&database.pool().await, recorded).await, 2, "each granted request, and no refused one");
     let responses = join_all((0..70).map(|_| send(admin()))).await;
     let limited = responses.iter().find(|response| response.status == 429).expect("a limit");
     limited.assert_problem(429, "too often");

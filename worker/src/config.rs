@@ -26,11 +26,16 @@ impl Config {
     pub fn from_env() -> Result<Self, ConfigErrors> {
         let mut vars = EnvReader::from_env();
         let jobs = app::Config::read(&mut vars);
-        let host = vars.host();
-        let port = vars.text("WORKER_HEALTH_PORT").map(|_| vars.number("WORKER_HEALTH_PORT", 9100u16, 0..=65535));
+        let health = health_address(&mut vars);
         let database = app::require_database(&mut vars, &jobs);
         app::require_choices(&mut vars, &jobs);
-        let health = port.map(|port| SocketAddr::new(host, port));
         vars.finish(database.map(|database| Self { jobs, database, health }))?.ok_or_else(ConfigErrors::default)
     }
+}
+
+/// Reads `HOST` and `WORKER_HEALTH_PORT`: the address of the health endpoints, if the port is set.
+pub fn health_address(vars: &mut EnvReader) -> Option<SocketAddr> {
+    let host = vars.host();
+    let port = vars.text("WORKER_HEALTH_PORT").map(|_| vars.number("WORKER_HEALTH_PORT", 9100u16, 0..=65535));
+    port.map(|port| SocketAddr::new(host, port))
 }

@@ -4,10 +4,9 @@ pub mod config;
 pub mod health;
 pub mod registry;
 
-use std::sync::{Arc, OnceLock};
-
 use anyhow::{Error, Result};
 use config::Config;
+use health::HealthServer;
 use jobs::app::App;
 use queue::{Timing, Worker, schedule};
 use runtime::{db::Database, open_files, process, shutdown, telemetry::Telemetry};
@@ -23,26 +22,14 @@ pub async fn program() -> Result<()> {
     open_files::raise_limit();
     let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE)?;
     let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain)?;
-    let lease = Arc::new(OnceLock::new());
     // Serve health from the start, also while the worker waits for the database.
-    let health = match config.health {
-        Some(address) => {
-            let readiness = health::Readiness { app: app.clone(), lease: lease.clone(), shutdown: shutdown.clone() };
-            Some(health::serve(address, readiness, app.metrics(telemetry.metrics())).await?)
-        }
-        None => None,
-    };
+    let health = HealthServer::start(config.health, &app, app.metrics(telemetry.metrics()), &shutdown).await?;
     if !app.await_schema(&shutdown).await? {
         return Ok(());
     }
     let worker = start(&app, &config.database, config.jobs.timing, &shutdown)?;
-    // The cell is empty, because no other code sets it.
-    let _ = lease.set(Box::new(worker.is_ready()) as health::LeaseCheck);
-    let result = worker.stopped().await;
-    if let Some(health) = health {
-        health.abort();
-    }
-    Ok(result?)
+    health.check_lease(worker.is_ready());
+    Ok(worker.stopped().await?)
 }
 
 /// Starts the worker with every registered kind of job, and the scheduler.

@@ -20,8 +20,9 @@ const PRIVATE_SCHEME: &str = "PrivateKey";
 const ADMIN_SCHEME: &str = "AdminKey";
 /// The name of the scheme of [`Viewer`] in `openapi.json`.
 const VIEWER_SCHEME: &str = "ViewerKey";
-/// The detail of a 403 for a viewer that acts.
-const READ_ONLY: &str = "VIEWER_API_KEY may only read: this needs ADMIN_API_KEY or an admin's token";
+/// The detail of a 403 for a viewer on a route of admins.
+const READ_ONLY: &str =
+    "VIEWER_API_KEY may only read queues, jobs and the audit: this needs ADMIN_API_KEY or an admin's token";
 
 /// An authenticated caller. It is equal for all requests of one caller, so rate limits use it as their key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,6 +33,20 @@ pub(crate) enum Caller {
     User(UserId),
     /// The subject of a token that is not a user's id. Another service signed it with our `JWT_SECRET`.
     Subject(String),
+}
+
+/// The most characters of the name of an operator.
+const MAX_NAME: usize = 100;
+
+impl Caller {
+    /// The name under which the audit records the actions of a caller that gives none.
+    pub(crate) fn operator_name(&self) -> String {
+        match self {
+            Self::Key(Key::Admin) => "admin key".into(),
+            // Cut, because another service may issue subjects of any length.
+            other => other.to_string().chars().take(MAX_NAME).collect(),
+        }
+    }
 }
 
 impl fmt::Display for Caller {

@@ -187,9 +187,9 @@ impl KeysConfig {
             Ok(Some(Secret::new(text)))
         });
         let keys = Self {
-            api: vars.read("API_KEY", default.api, |text| Ok(Secret::new(text))),
-            admin: vars.read("ADMIN_API_KEY", default.admin, |text| Ok(Secret::new(text))),
-            viewer: vars.read("VIEWER_API_KEY", None, |text| Ok(Some(Secret::new(text)))),
+            api: vars.read("API_KEY", default.api, |text| read_key("API_KEY", text)),
+            admin: vars.read("ADMIN_API_KEY", default.admin, |text| read_key("ADMIN_API_KEY", text)),
+            viewer: vars.read(VIEWER_API_KEY, None, |text| read_key(VIEWER_API_KEY, text).map(Some)),
             jwt,
         };
         if environment == Environment::Prod {
@@ -197,6 +197,14 @@ impl KeysConfig {
         }
         keys
     }
+}
+
+/// Reads a key, which must be sendable in a header.
+fn read_key(name: &str, text: &str) -> Result<Secret<Vec<u8>>, String> {
+    if text.contains(char::is_control) {
+        return Err(format!("must be without control characters, such as {}", example_of(name)));
+    }
+    Ok(Secret::new(text))
 }
 
 /// Checks the secrets in prod: each is unpublished and long enough, all differ, and those without a default are set.

@@ -114,6 +114,17 @@ fn prod_requires_its_own_secrets() {
 }
 
 #[test]
+fn a_key_that_no_client_can_send_is_refused() {
+    for name in ["API_KEY", "ADMIN_API_KEY", "VIEWER_API_KEY"] {
+        for value in ["hunter2\u{1}hunter2", "hunter2\u{7f}hunter2", "hunter2\nhunter2"] {
+            let problem = read(&[(name, value)]).expect_err("not sendable");
+            assert!(problem.starts_with(&format!("{name}: must be ")) && !problem.contains("hunter2"), "{problem}");
+        }
+        assert!(read(&[(name, "a key with blanks, and ä")]).is_ok(), "{name}");
+    }
+}
+
+#[test]
 fn reading_transactions_requires_a_key_in_prod() {
     let secret = "x".repeat(32);
     let keys = [("API_KEY", &*secret), ("ADMIN_API_KEY", "another"), ("JWT_SECRET", &secret)];

@@ -102,8 +102,8 @@ impl LogsApi {
     /// The lines of all processes that share this one's `LOG_DIR`, nearly in the order of time: lines of the same moment
     /// may be swapped. Rotated and compressed files are included. Lines are read while they are sent, at the client's
     /// speed; an export ends if the client reads nothing for a minute. The newest lines may be missing. 404 if no logs
-    /// are kept; 503 while four exports are running. One credential may send 60 requests a minute to all admin routes
-    /// together.
+    /// are kept; 503 while four exports are running, or if the files cannot be read. One credential may send 60 requests
+    /// a minute to all admin routes together.
     #[oai(path = "/logs/export", method = "get", operation_id = "export_logs")]
     async fn export(
         &self,
@@ -126,11 +126,13 @@ impl LogsApi {
             FieldError::value_error("from must not be after to").at_text("query", "from", &input)
         })?;
         let name = wire::file_name(&range, format);
-        let body = if request.method() == Method::HEAD && self.logs.has_files() {
+        // Before the response begins: afterwards an error could only cut the connection.
+        let export = self.logs.open(range).await.map_err(refusal)?;
+        let body = if request.method() == Method::HEAD {
             // A stream of unknown length, which is never read: HEAD has the headers of GET.
             Body::from_bytes_stream(stream::pending::<std::io::Result<Vec<u8>>>())
         } else {
-            Body::from_bytes_stream(self.logs.export(range, format, caller.to_string()).map_err(refusal)?)
+            Body::from_bytes_stream(export.stream(format, caller.to_string()))
         };
         Ok(ExportResponse { body, format, name })
     }
@@ -140,5 +142,6 @@ fn refusal(refused: ExportError) -> Problem {
     match refused {
         ExportError::NoLogDir => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
         ExportError::Busy => Problem::unavailable("the maximum number of exports is running"),
+        ExportError::Unreadable(reason) => Problem::unavailable(format!("LOG_DIR cannot be read: {reason}")),
     }
 }

@@ -9,7 +9,7 @@ use poem_openapi::{
 use queue::operator::audit::{Order, Via};
 
 use crate::{
-    auth::{Admin, Caller, Key},
+    auth::Admin,
     problem::Problem,
     schema::{described, inline},
     validation::{FieldError, NeverDefault, ValidationError},
@@ -61,7 +61,7 @@ impl ActorName {
     /// # Errors
     /// 422 when the reason is blank.
     pub(super) fn order(self, Admin(caller): &Admin, reason: &str) -> Result<Order, Problem> {
-        let actor = self.0.unwrap_or_else(|| default_actor(caller));
+        let actor = self.0.unwrap_or_else(|| caller.operator_name());
         Order::new(&actor, Via::Http, reason)
             .map_err(|expected| FieldError::value_error(expected).at_text("body", "reason", reason).into())
     }
@@ -82,21 +82,13 @@ fn read(request: &Request) -> Result<ActorName, ValidationError> {
     }
 }
 
-/// The name of a caller that gives none.
-fn default_actor(caller: &Caller) -> String {
-    match caller {
-        Caller::Key(Key::Admin) => "admin key".into(),
-        // Cut, because another service may issue subjects of any length.
-        other => other.to_string().chars().take(MAX_ACTOR).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use jobs::users::UserId;
     use poem::http::HeaderValue;
 
     use super::*;
+    use crate::auth::{Caller, Key};
 
     #[test]
     fn the_actor_is_the_header_else_the_caller() {

@@ -15,6 +15,7 @@ use poem::{
     http::{HeaderValue, StatusCode, header},
 };
 use poem_openapi::OpenApi;
+use queue::operator::audit::{Order, Via};
 
 use self::wire::{Asset, Assets, CurrencyCode, DaysParam, Fetch, MarketChart, SimplePrices};
 use crate::{
@@ -128,12 +129,13 @@ impl PricesApi {
     /// Fetch prices now
     ///
     /// Enqueues today's daily fetch (in UTC): one job for each asset and provider. Each job of a day exists once,
-    /// regardless of the number of requests; a job that has failed for good starts again. A request body is ignored.
-    /// One admin may send 60 requests a minute to all admin routes together.
+    /// regardless of the number of requests; a job that has failed for good starts again. Every request is recorded as an
+    /// operator's action. A request body is ignored. One admin may send 60 requests a minute to all admin routes together.
     #[oai(path = "/admin/prices/fetch", method = "post", operation_id = "fetch_prices")]
     async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<FetchResponse, Failure<Fetching>> {
         self.admin_limit.acquire(&caller).await?;
-        let asked = self.prices.fetch_today(correlation::origin(request)).await?;
+        let order = Order::new(&caller.operator_name(), Via::Http, "a fetch at once").map_err(Problem::internal)?;
+        let asked = self.prices.fetch_today(correlation::origin(request), &order).await?;
         Ok(FetchResponse::Ok(Json::new(&Fetch::from(asked))?))
     }
 }

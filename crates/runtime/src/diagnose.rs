@@ -35,7 +35,7 @@ pub(super) async fn acquire_error(pool: &Pool, waited: Duration) -> sqlx::Error 
 /// Finds the cause by one attempt to connect outside the pool.
 pub(super) async fn connection_failure(pool: &Pool) -> String {
     let options = pool.sessions.connect_options();
-    let timed_out = || format!("no response from {}:{}", options.get_host(), options.get_port());
+    let timed_out = || format!("no response from {}", address(&options));
     let diagnosis = async {
         let mut diagnoses = DIAGNOSES.lock().await;
         diagnoses.retain(|diagnosis| diagnosis.made_at.elapsed() < CACHE_TIME);
@@ -54,6 +54,15 @@ pub(super) async fn connection_failure(pool: &Pool) -> String {
         text
     };
     timeout(LIMIT, diagnosis).await.unwrap_or_else(|_| timed_out())
+}
+
+/// Where the server listens: its Unix socket, else host and port. With a socket, sqlx keeps its default as the host.
+fn address(options: &PgConnectOptions) -> String {
+    let port = options.get_port();
+    match options.get_socket() {
+        Some(folder) => format!("the socket {}", folder.join(format!(".s.PGSQL.{port}")).display()),
+        None => format!("{}:{port}", options.get_host()),
+    }
 }
 
 async fn connect(pool: &Pool, options: &PgConnectOptions) -> sqlx::Result<()> {
@@ -77,4 +86,20 @@ pub(super) fn hint(error: &sqlx::Error) -> Option<&'static str> {
         "53300" => "the server has no free session: raise its max_connections, or run fewer processes",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_a_socket_is_named_by_the_socket() {
+        for (url, expected) in [
+            ("postgres://u@db:6432/x", "db:6432"),
+            ("postgres:///x?host=/run/postgresql&port=5433&user=u", "the socket /run/postgresql/.s.PGSQL.5433"),
+            ("postgres://u@%2Frun%2Fpg:6432/x", "the socket /run/pg/.s.PGSQL.6432"),
+        ] {
+            assert_eq!(address(&url.parse().expect(url)), expected);
+        }
+    }
 }

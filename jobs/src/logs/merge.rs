@@ -51,7 +51,7 @@ struct PendingFile {
 /// An open file and its next line.
 struct OpenFile {
     line: Vec<u8>,
-    reader: Box<dyn BufRead>,
+    reader: Box<dyn BufRead + Send>,
     path: PathBuf,
 }
 
@@ -186,7 +186,7 @@ fn list_files(directory: &Path) -> io::Result<Vec<LogFile>> {
 
 /// Opens a file, which may have been compressed since it was listed. A file that is still being written is read up to its
 /// present size only: otherwise it could grow as fast as it is read.
-fn open_reader(path: &Path, state: FileState, size: u64) -> io::Result<Box<dyn BufRead>> {
+fn open_reader(path: &Path, state: FileState, size: u64) -> io::Result<Box<dyn BufRead + Send>> {
     let compressed = |file| Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file))));
     if state == FileState::Compressed {
         return Ok(compressed(File::open(path)?));

@@ -13,7 +13,10 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 use futures_util::Stream;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 pub use self::range::Range;
 use self::{merge::Merge, range::format_time, sink::Sink};
@@ -40,12 +43,22 @@ pub enum Format {
 }
 
 /// Why an export is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExportError {
     /// `LOG_DIR` is not set: logs go to standard output only.
     NoLogDir,
     /// The maximum number of exports is running.
     Busy,
+    /// `LOG_DIR` cannot be read, for this reason.
+    Unreadable(String),
+}
+
+/// An export whose files are listed, before its first line is read. It counts as running until it is dropped or its stream
+/// has ended.
+pub struct Export {
+    range: Range,
+    merge: Merge,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Logs {
@@ -55,45 +68,48 @@ impl Logs {
         Self { directory, permits: Arc::new(Semaphore::new(MAX_EXPORTS)) }
     }
 
-    /// Whether logs are written to files, and so can be exported.
-    pub fn has_files(&self) -> bool {
-        self.directory.is_some()
-    }
-
-    /// Streams the lines whose timestamps are in the range, in order, in chunks of about 64 KiB. Files are read as fast as
-    /// the client reads, and the export stops after a minute in which the client has read nothing. Lines of the last
-    /// moment may be missing. Broken lines are left out; the log entry of the export counts them.
+    /// Lists the files of an export of the lines whose timestamps are in the range.
     ///
     /// # Errors
-    /// When `LOG_DIR` is not set, or too many exports are running.
-    pub fn export(
-        &self,
-        range: Range,
-        format: Format,
-        who: String,
-    ) -> Result<impl Stream<Item = io::Result<Vec<u8>>> + Send + use<>, ExportError> {
+    /// When `LOG_DIR` is not set or cannot be read, or too many exports are running.
+    pub async fn open(&self, range: Range) -> Result<Export, ExportError> {
         let directory = self.directory.clone().ok_or(ExportError::NoLogDir)?;
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| ExportError::Busy)?;
+        let listed = tokio::task::spawn_blocking(move || match Merge::open(&directory, &range) {
+            Ok(merge) => Ok(Export { range, merge, permit }),
+            Err(error) => Err(format!("{}: {error}", directory.display())),
+        });
+        listed.await.unwrap_or_else(|error| Err(error.to_string())).map_err(ExportError::Unreadable)
+    }
+}
+
+impl Export {
+    /// Streams the lines, in order, in chunks of about 64 KiB. Files are read as fast as the client reads, and the export
+    /// stops after a minute in which the client has read nothing. Lines of the last moment may be missing. Broken lines are
+    /// left out; the log entry of the export counts them.
+    pub fn stream(self, format: Format, who: String) -> impl Stream<Item = io::Result<Vec<u8>>> + Send + use<> {
+        let Self { range, mut merge, permit } = self;
         let (mut sink, stream) = Sink::new(Handle::current());
         let scope = Scope::current();
         let export = move || {
-            let mut counts = ExportCounts::default();
+            let mut lines = 0;
             let written = match format {
-                Format::Lines => write_lines(&directory, &range, &mut sink, &mut counts),
+                Format::Lines => write_lines(&mut merge, &mut sink, &mut lines),
                 Format::Gzip => {
                     let mut encoder = GzEncoder::new(&mut sink, Compression::fast());
-                    let written = write_lines(&directory, &range, &mut encoder, &mut counts);
+                    let written = write_lines(&mut merge, &mut encoder, &mut lines);
                     written.and_then(|()| encoder.try_finish())
                 }
             };
             let result = written.and_then(|()| sink.flush());
             let error = result.as_ref().err().map(ToString::to_string);
             let (from, to) = (format_time(range.from), format_time(range.to));
-            let ExportCounts { lines, broken, unread } = counts;
+            let Merge { broken, unread, .. } = merge;
             let bytes = sink.sent_bytes();
             if result.is_ok() {
                 sink.complete();
             }
+            // An error is the client's: it has disconnected or stopped reading.
             tracing::info!(who, from, to, lines, bytes, broken, unread, error, "logs exported");
             drop(permit);
         };
@@ -101,30 +117,17 @@ impl Logs {
             Some(scope) => scope.run(export),
             None => export(),
         });
-        Ok(stream)
+        stream
     }
 }
 
-/// Counters of one export.
-#[derive(Debug, Default)]
-struct ExportCounts {
-    /// Lines that were sent.
-    lines: u64,
-    /// Lines that are incomplete or are not log lines of Millrace.
-    broken: u64,
-    /// Files that could not be read to the end.
-    unread: u64,
-}
-
-fn write_lines(directory: &Path, range: &Range, output: &mut impl Write, counts: &mut ExportCounts) -> io::Result<()> {
-    let mut merge = Merge::open(directory, range)?;
-    let written = merge.for_each(|line| {
-        counts.lines += 1;
+/// Writes every line of the range, and counts the written ones.
+fn write_lines(merge: &mut Merge, output: &mut impl Write, lines: &mut u64) -> io::Result<()> {
+    merge.for_each(|line| {
+        *lines += 1;
         output.write_all(line)?;
         output.write_all(b"\n")
-    });
-    (counts.broken, counts.unread) = (merge.broken, merge.unread);
-    written
+    })
 }
 
 #[cfg(test)]

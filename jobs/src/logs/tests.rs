@@ -35,14 +35,14 @@ impl Folder {
         lines
     }
 
-    /// The lines of an export, and its counters.
-    fn export(&self, from: i64, to: i64) -> (Vec<String>, ExportCounts) {
+    /// The lines of an export, and the merge with its counters.
+    fn export(&self, from: i64, to: i64) -> (Vec<String>, Merge) {
         let range = Range::new(at(from), at(to)).expect("a range");
-        let (mut text, mut counts) = (Vec::new(), ExportCounts::default());
-        write_lines(&self.0, &range, &mut text, &mut counts).expect("an export");
+        let (mut text, mut count, mut merge) = (Vec::new(), 0, Merge::open(&self.0, &range).expect("a merge"));
+        write_lines(&mut merge, &mut text, &mut count).expect("an export");
         let lines: Vec<_> = String::from_utf8(text).expect("UTF-8").lines().map(str::to_owned).collect();
-        assert_eq!(lines.len() as u64, counts.lines);
-        (lines, counts)
+        assert_eq!(lines.len() as u64, count);
+        (lines, merge)
     }
 }
 
@@ -73,9 +73,9 @@ fn a_range_is_exact_and_in_order_across_files_and_processes() {
         [(0, 1_000_000), (1000, 1001), (1000, 1000), (299_000, 601_000), (250, 500), (-5000, 0), (700_000, 800_000)]
     {
         let expected: Vec<_> = all.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, line)| line).collect();
-        let (lines, counts) = folder.export(from, to);
+        let (lines, merge) = folder.export(from, to);
         assert!(lines.iter().eq(expected.iter().copied()), "{from}..{to}: {} of {}", lines.len(), expected.len());
-        assert_eq!((counts.broken, counts.unread), (0, 0));
+        assert_eq!((merge.broken, merge.unread), (0, 0));
     }
 }
 
@@ -92,9 +92,9 @@ fn broken_lines_are_left_out_and_counted() {
     fs::write(folder.0.join("api-2.2026-11-20.jsonl"), line("old", 1500) + "\n").expect("written");
     fs::write(folder.0.join("api-3-20261120T120000.000000Z.jsonl.gz"), [0x1f, 0x8b, 8, 0]).expect("written");
     fs::write(folder.0.join("notes.txt"), line("note", 1500)).expect("written");
-    let (lines, counts) = folder.export(0, 10_000);
+    let (lines, merge) = folder.export(0, 10_000);
     assert_eq!(lines, [good[0].clone(), line("old", 1500), good[1].clone()]);
-    assert_eq!((counts.broken, counts.unread), (5, 1));
+    assert_eq!((merge.broken, merge.unread), (5, 1));
 }
 
 #[test]
@@ -122,18 +122,30 @@ fn a_file_that_is_compressed_during_the_export_is_read_once() {
     assert_eq!((sent, merge.unread), (written.len(), 0), "listed under the old name, read under the new one");
 }
 
+/// The logs in a directory, whether it exists or not.
+fn logs(directory: PathBuf) -> Logs {
+    Logs { directory: Some(Arc::from(directory)), permits: Arc::new(Semaphore::new(MAX_EXPORTS)) }
+}
+
+fn minute() -> Range {
+    Range::new(at(0), at(60_000)).expect("a range")
+}
+
 #[tokio::test]
 async fn an_export_stops_when_the_client_disconnects() {
     use futures_util::StreamExt;
     let folder = Folder::new("leaves");
     folder.write_file("api", 0..50_000, false);
-    let logs = Logs { directory: Some(Arc::from(folder.0.as_path())), permits: Arc::new(Semaphore::new(MAX_EXPORTS)) };
-    let export = || logs.export(Range::new(at(0), at(60_000)).expect("a range"), Format::Lines, "test".into());
-    let mut open: Vec<_> = (0..MAX_EXPORTS).map(|_| Box::pin(export().expect("a permit"))).collect();
+    let logs = logs(folder.0.clone());
+    let mut open = Vec::new();
+    for _ in 0..MAX_EXPORTS {
+        let export = logs.open(minute()).await.expect("an export");
+        open.push(Box::pin(export.stream(Format::Lines, "test".into())));
+    }
     for stream in &mut open {
         assert!(stream.next().await.expect("a chunk").is_ok_and(|chunk| !chunk.is_empty()));
     }
-    assert!(matches!(export().map(drop), Err(ExportError::Busy)));
+    assert_eq!(logs.open(minute()).await.err(), Some(ExportError::Busy));
     drop(open);
     // Each export returns its permit once its thread has noticed the disconnect.
     let all = u32::try_from(MAX_EXPORTS).expect("few");
@@ -142,17 +154,31 @@ async fn an_export_stops_when_the_client_disconnects() {
 }
 
 #[tokio::test]
-async fn a_failed_export_does_not_look_complete() {
+async fn an_export_that_ends_early_does_not_look_complete() {
     use futures_util::StreamExt;
     let folder = Folder::new("part");
     folder.write_file("api", 0..1000, false);
-    let logs =
-        |path: PathBuf| Logs { directory: Some(Arc::from(path)), permits: Arc::new(Semaphore::new(MAX_EXPORTS)) };
-    let export = |logs: Logs| logs.export(Range::new(at(0), at(60_000)).expect("a range"), Format::Gzip, "test".into());
-    let complete: Vec<_> = export(logs(folder.0.clone())).expect("a permit").collect().await;
+    let export = logs(folder.0.clone()).open(minute()).await.expect("an export");
+    let complete: Vec<_> = export.stream(Format::Gzip, "test".into()).collect().await;
     assert!(!complete.is_empty() && complete.iter().all(Result::is_ok));
-    let failed: Vec<_> = export(logs(folder.0.join("nowhere"))).expect("a permit").collect().await;
+    let (sink, stream) = Sink::new(Handle::current());
+    drop(sink);
+    let failed: Vec<_> = stream.collect().await;
     assert!(matches!(&failed[..], [Err(_)]), "{} chunks", failed.len());
+}
+
+#[tokio::test]
+async fn an_unreadable_directory_refuses_the_export_and_leaves_no_permit_behind() {
+    let folder = Folder::new("unreadable");
+    let logs = logs(folder.0.join("nowhere"));
+    for _ in 0..=MAX_EXPORTS {
+        let error = logs.open(minute()).await.err();
+        assert!(
+            matches!(&error, Some(ExportError::Unreadable(reason)) if reason.contains("nowhere: No such")),
+            "{error:?}"
+        );
+    }
+    assert_eq!(logs.permits.available_permits(), MAX_EXPORTS);
 }
 
 #[test]

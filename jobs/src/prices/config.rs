@@ -32,9 +32,15 @@ impl Config {
     /// Reads the variables that are named at the fields.
     pub fn read(vars: &mut EnvReader) -> Self {
         Self {
-            assets: list(vars, "CRYPTO_ASSETS", "bitcoin,ethereum,solana", AssetId::parse),
-            currencies: list(vars, "CRYPTO_CURRENCIES", "usd,eur", Currency::parse),
-            providers: list(vars, "CRYPTO_PROVIDERS", "coingecko,kraken,coinbase,binance", ProviderId::parse),
+            assets: list(vars, "CRYPTO_ASSETS", "bitcoin,ethereum,solana", AssetId::RULE, AssetId::parse),
+            currencies: list(vars, "CRYPTO_CURRENCIES", "usd,eur", Currency::RULE, Currency::parse),
+            providers: list(
+                vars,
+                "CRYPTO_PROVIDERS",
+                "coingecko,kraken,coinbase,binance",
+                "coingecko, kraken, coinbase or binance",
+                ProviderId::parse,
+            ),
             urls: [
                 url(vars, "COINGECKO_URL", "https://api.coingecko.com/api/v3"),
                 url(vars, "KRAKEN_URL", "https://api.kraken.com"),
@@ -64,22 +70,28 @@ fn cron(vars: &mut EnvReader) -> Option<Cron> {
     Cron::parse(&text).map_err(|expected| vars.add_error("CRYPTO_FETCH_CRON", &expected)).ok()
 }
 
-/// Reads a comma-separated list. Repeated entries count once.
-fn list<T: PartialEq>(vars: &mut EnvReader, name: &str, default: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+/// Reads a comma-separated list, of which every entry must follow `rule`. Repeated entries count once.
+fn list<T: PartialEq>(
+    vars: &mut EnvReader,
+    name: &str,
+    default: &str,
+    rule: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Vec<T> {
     let all = |text: &str| {
         let mut entries = Vec::new();
-        for entry in text.split(',').map(|entry| read(entry.trim())) {
-            let entry = entry?;
+        for (index, entry) in text.split(',').enumerate() {
+            // By its place, because errors contain no values.
+            let entry = read(entry.trim())
+                .ok_or_else(|| format!("entry {} of the list must be {rule}, such as {name}={default}", index + 1))?;
             if !entries.contains(&entry) {
                 entries.push(entry);
             }
         }
-        Some(entries)
+        Ok(entries)
     };
-    let given = vars.read(name, None, |text| {
-        all(text).map(Some).ok_or_else(|| format!("must be a list separated by commas, such as {name}={default}"))
-    });
-    given.or_else(|| all(default)).unwrap_or_default()
+    let given = vars.read(name, None, |text| all(text).map(Some));
+    given.or_else(|| all(default).ok()).unwrap_or_default()
 }
 
 /// Reads a key, which must be sendable in a header.
@@ -126,10 +138,6 @@ mod tests {
     #[test]
     fn wrong_values_are_named_and_keys_are_never_printed() {
         for (name, value) in [
-            ("CRYPTO_ASSETS", "bitcoin,,solana"),
-            ("CRYPTO_ASSETS", "Bit Coin"),
-            ("CRYPTO_CURRENCIES", "u"),
-            ("CRYPTO_PROVIDERS", "coingecko,mtgox"),
             ("KRAKEN_URL", "ftp://x"),
             ("BINANCE_URL", "binance"),
             ("CRYPTO_FETCH_CRON", "15 0 * * *"),
@@ -139,6 +147,19 @@ mod tests {
         ] {
             let problem = read(&[(name, value)]).expect_err(value);
             assert!(problem.starts_with(name) && problem.contains("such as"), "{problem}");
+        }
+        for (name, value, named) in [
+            ("CRYPTO_ASSETS", "bitcoin,,solana", "entry 2 of the list must be 1 to 64 letters, digits, hyphens"),
+            ("CRYPTO_ASSETS", "Bit Coin", "entry 1 of the list must be 1 to 64 letters"),
+            ("CRYPTO_CURRENCIES", "usd,e,u", "entry 2 of the list must be 2 to 10 letters and digits"),
+            (
+                "CRYPTO_PROVIDERS",
+                "kraken, coingecko,mtgox",
+                "entry 3 of the list must be coingecko, kraken, coinbase or",
+            ),
+        ] {
+            let problem = read(&[(name, value)]).expect_err(value);
+            assert!(problem.starts_with(&format!("{name}: {named}")) && problem.contains("such as"), "{problem}");
         }
         let config = read(&[("COINGECKO_API_KEY", "secret")]).expect("a key");
         assert!(!format!("{config:?}").contains("secret"));

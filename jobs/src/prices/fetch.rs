@@ -19,7 +19,10 @@ use super::{
     },
 };
 use queue::{
-    Failure, Job, JobId, NewJob, Origin, Outcome, Policy, Replayable, Run, Tx, enqueue, retry::Backoff, schedule::Work,
+    Failure, Job, JobId, NewJob, Origin, Outcome, Policy, Replayable, Run, Tx, enqueue,
+    operator::audit::{self, Order},
+    retry::Backoff,
+    schedule::Work,
 };
 use runtime::{
     error::{Error, causes},
@@ -71,17 +74,18 @@ pub struct EnqueuedFetches {
 }
 
 impl Prices {
-    /// Enqueues today's fetches now, except those that were enqueued before and not given up.
+    /// Enqueues today's fetches now, except those that were enqueued before and not given up. The order is recorded.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unavailable.
-    pub async fn fetch_today(&self, origin: Origin) -> Result<EnqueuedFetches, Error> {
+    pub async fn fetch_today(&self, origin: Origin, order: &Order) -> Result<EnqueuedFetches, Error> {
         let day = self.reader.clock.now().date();
         with_time_limit(async {
             let mut tx = self.queue.begin().await?;
             let jobs = self.record_fetches(&mut tx, day).await?;
             let jobs: Vec<NewJob> = jobs.into_iter().map(|job| job.origin(origin.clone())).collect();
             let enqueued = enqueue(&mut tx, &jobs).await?.len();
+            audit::record(&mut tx, order, "fetch", SCHEDULE).await?;
             tx.commit().await?;
             let all = self.reader.config.assets.len() * self.reader.config.providers.len();
             Ok(EnqueuedFetches { day, enqueued, already: all.saturating_sub(enqueued) })

@@ -17,6 +17,9 @@ pub struct AssetId(String);
 pub struct Currency(String);
 
 impl AssetId {
+    /// The rule of [`Self::parse`].
+    pub(super) const RULE: &str = "1 to 64 letters, digits, hyphens, underscores and dots";
+
     /// Parses an id. Returns `None` when the text is not a valid id.
     pub fn parse(text: &str) -> Option<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -27,9 +30,17 @@ impl AssetId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether a provider may know the id. One of dots alone names no asset, and would lead to another path of a URL.
+    pub(super) fn may_exist(&self) -> bool {
+        self.0.contains(|c| c != '.')
+    }
 }
 
 impl Currency {
+    /// The rule of [`Self::parse`].
+    pub(super) const RULE: &str = "2 to 10 letters and digits";
+
     /// Parses a code in any case. Returns `None` when the text is not a valid code.
     pub fn parse(text: &str) -> Option<Self> {
         let known = (2..=10).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric());

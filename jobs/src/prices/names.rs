@@ -42,7 +42,9 @@ impl UnknownName {
     /// A sentence for logs and notes.
     pub(super) fn message(&self) -> String {
         let Self { variable, name, suggestion, not_asked } = self;
-        let mut message = format!("{variable}: no provider knows {name}");
+        // A provider that could not be asked may know the name, and prices of it may be stored.
+        let asked = if not_asked.is_empty() { "" } else { " that could be asked" };
+        let mut message = format!("{variable}: no provider{asked} knows {name}");
         if let Some(suggestion) = suggestion {
             message += &format!("; did you mean {suggestion}?");
         }
@@ -65,7 +67,13 @@ impl Prices {
         let mut logged = lock(&self.names.logged);
         for UnknownName { variable, name, suggestion, not_asked } in &unknown {
             if logged.insert(name.clone()) {
-                tracing::warn!(variable, name, suggestion, ?not_asked, "no provider knows a configured name");
+                tracing::warn!(
+                    variable,
+                    name,
+                    suggestion,
+                    ?not_asked,
+                    "no provider that could be asked knows a configured name"
+                );
             }
         }
         drop(logged);

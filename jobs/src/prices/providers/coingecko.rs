@@ -119,7 +119,7 @@ impl CoinGecko {
     /// Fetches the points at the ends of these buckets. Our asset ids are CoinGecko's, so any id may be requested.
     async fn fetch_page(&self, series: &Series, page: Window) -> Result<CandleSet, ProviderError> {
         let Series { asset, currency, interval } = series;
-        if !self.quotes_in(currency).await {
+        if !asset.may_exist() || !self.quotes_in(currency).await {
             return Err(ProviderError::NotOffered(ProviderId::CoinGecko));
         }
         let (now, oldest) = (page.now, page.now - time::Duration::days(self.reach) + time::Duration::HOUR);
@@ -157,6 +157,7 @@ impl CoinGecko {
         if !self.quotes_in(currency).await {
             return Spots::default();
         }
+        let assets: Vec<AssetId> = assets.iter().filter(|asset| asset.may_exist()).cloned().collect();
         let mut spots = Spots::default();
         for assets in assets.chunks(IDS_PER_CALL) {
             let ids: Vec<&str> = assets.iter().map(AssetId::as_str).collect();
