@@ -118,12 +118,13 @@ impl SearchApi {
     ///
     /// Finds the items that contain all words of the query, in title or description. Words are split at every character
     /// that is not a letter, mark or digit. Case, accents and character width are ignored; there are no operators. In
-    /// Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese any part of a text matches.
+    /// Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese any part of a text matches; of two characters that occur
+    /// together more than 256 times in one item, only the first 256 places count.
     ///
     /// Order: the item whose title equals the query; items with all the words; items in which the last word is only a
-    /// prefix. If fewer than 100 items match, those with one wrong letter in a word follow, or two in longer words.
-    /// Within each group, matches in the title come first, and shorter titles before longer ones. Search finds a
-    /// changed item shortly after the response to the change.
+    /// prefix. If fewer than 100 items match, those with one wrong letter in a word follow, and most of those with two
+    /// in a word of six letters or more. Within each group, matches in the title come first, and shorter titles before
+    /// longer ones. Search finds a changed item shortly after the response to the change.
     #[oai(path = "/api/v1/search/items", method = "get", operation_id = "search_items")]
     async fn search(
         &self,

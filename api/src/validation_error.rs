@@ -178,7 +178,8 @@ impl ValidationError {
         let text = |example: &str| MetaSchema { example: Some(example.into()), ..MetaSchema::new("string") };
         let step = any_of([MetaSchema::new("string"), MetaSchema::new("integer")]);
         let loc = MetaSchema { example: Some(serde_json::json!(["body", "amount"])), ..list_of(step) };
-        let input = described("The value that the request has.", MetaSchema::ANY);
+        let input =
+            described("The value that the request has; `null` if it has more than 4,096 bytes.", MetaSchema::ANY);
         object(3, [("loc", loc), ("msg", text("Field required")), ("type", text("missing")), ("input", input)])
     }
 }

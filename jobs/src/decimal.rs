@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use bigdecimal::{BigDecimal, num_bigint::BigInt};
 
-/// The largest exponent, as in Python's `Decimal`. Larger ones are refused.
+/// The largest exponent, as in Python's `Decimal`. A larger one is read as this one: both are far beyond every limit of
+/// digits.
 const LARGEST_EXPONENT: i64 = 999_999_999_999_999_999;
 
 /// A decimal number: its significant digits and their exponent. `1500.00` is `15` and 2.
@@ -49,10 +50,8 @@ impl FromStr for Decimal {
         {
             return Err(DecimalError::NotDecimal);
         }
-        let exponent: i64 = exponent.parse().map_err(|_| DecimalError::NotDecimal)?;
-        if exponent.abs() > LARGEST_EXPONENT {
-            return Err(DecimalError::NotDecimal);
-        }
+        let beyond = if exponent.starts_with('-') { -LARGEST_EXPONENT } else { LARGEST_EXPONENT };
+        let exponent = exponent.parse().unwrap_or(beyond).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT);
         let length = |text: &str| i64::try_from(text.len()).unwrap_or(LARGEST_EXPONENT);
         let all = format!("{whole}{places}");
         let significant = all.trim_end_matches('0');
@@ -185,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn an_exponent_of_any_length_is_read() {
+        for exponent in ["1000000000000000000", "99999999999999999999", &"9".repeat(100_000)] {
+            let [large, small] = [read(&format!("1e{exponent}")), read(&format!("1e-{exponent}"))];
+            assert_eq!((large.whole_digits(), large.places()), (1_000_000_000_000_000_000, 0));
+            assert_eq!((small.whole_digits(), small.places()), (0, 999_999_999_999_999_999));
+            assert_eq!((large.whole(), small.whole()), (Ok(Whole::AboveAll), Err(Fraction)));
+            for zero in [format!("0e{exponent}"), format!("-0.00e-{exponent}")] {
+                assert_eq!((read(&zero).is_zero(), read(&zero).whole()), (true, Ok(Whole::Number(0))));
+            }
+        }
+        assert_eq!(read(&format!("1e{}5", "0".repeat(100))), read("1e5"));
+    }
+
+    #[test]
     fn keeps_value_and_written_places() {
         for (text, value, places) in
             [("1500.00", "1500", 2), ("-1.50", "-1.5", 2), ("1e2", "100", 0), ("15e-1", "1.5", 1)]
@@ -213,7 +226,7 @@ mod tests {
             "1_000",
             "1.2.3",
             "١",
-            "1e99999999999999999999",
+            "1e99999999999999999999x",
         ] {
             assert_eq!(text.parse::<Decimal>(), Err(DecimalError::NotDecimal), "{text}");
         }

@@ -34,7 +34,7 @@ fn document_limits(operation: &mut MetaOperation) {
             schema: inline(MetaSchema::new("string")),
         };
         let policy = "Each limit that counted the request: its name, and `q` requests in `w` seconds.";
-        let state = "The remaining quota of each limit: `r` requests now, and `t` seconds until there are more.";
+        let state = "The remaining quota of each limit: `r` requests now, and one more in `t` seconds, unless all `q` are there.";
         response.headers.extend([header("RATELIMIT-POLICY", policy), header("RATELIMIT", state)]);
     }
 }

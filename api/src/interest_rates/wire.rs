@@ -22,8 +22,15 @@ request! {
     } => Ok(Self { id, rate: interest_rate })
 }
 
-/// The pattern of the texts of [`Rate`]s without an exponent.
-const RATE_PATTERN: &str = "^\\s*\\+?0*[0-9]{1,20}(\\.[0-9]{1,100})?\\s*$";
+/// The pattern of the texts of [`Rate`]s, with single underscores between their characters. It has the limits of digits for
+/// texts without an exponent. With one, the limits hold for the value, which a pattern cannot state.
+fn rate_pattern() -> String {
+    let plain = "(0_?)*[0-9](_?[0-9]){0,19}(_?\\.((_?[0-9]){1,100}(_?0)*)?)?|\\.(_?[0-9]){1,100}(_?0)*";
+    let any = "[0-9](_?[0-9])*(_?\\.(_?[0-9])*)?|\\.(_?[0-9])+";
+    let zero = "0(_?0)*(_?\\.(_?0)*)?|\\.(_?0)+";
+    let exponent = "_?[eE]_?([+-]_?)?[0-9](_?[0-9])*";
+    format!("^\\s*((\\+_?)?({plain}|({any}){exponent})|-_?({zero})({exponent})?)\\s*$")
+}
 
 impl Value for Rate {
     type Out = Self;
@@ -35,7 +42,7 @@ impl Value for Rate {
             exclusive_maximum: Some(true),
             ..MetaSchema::new("number")
         };
-        let text = MetaSchema { pattern: Some(RATE_PATTERN.into()), ..MetaSchema::new("string") };
+        let text = MetaSchema { pattern: Some(rate_pattern()), ..MetaSchema::new("string") };
         any_of([number, text, MetaSchema::new("boolean")])
     }
 
@@ -108,5 +115,33 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Val
             let rule = "Idempotency-Key must be given once, with 1 to 255 printable ASCII characters";
             Err(FieldError::value_error(rule).at("header", "Idempotency-Key", None))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use hostile::proptest::{prelude::*, string::string_regex};
+
+    use super::*;
+
+    #[test]
+    fn the_pattern_matches_rates_in_every_notation() -> Result<(), hostile::Failure> {
+        let pattern = rate_pattern();
+        let texts = string_regex(pattern.trim_matches(['^', '$'])).expect("a pattern");
+        let unseen = RefCell::new(vec!['_', '.', 'e', 'E', '+', '-']);
+        hostile::check(texts, |text| {
+            unseen.borrow_mut().retain(|part| !text.contains(*part));
+            let raw = serde_json::to_string(text).unwrap_or_default();
+            if let Err(error) = <Rate as Value>::read(&raw) {
+                // Only a value that is written with an exponent may have too many digits.
+                let is_size = matches!(error.kind, "decimal_whole_digits" | "decimal_max_places");
+                prop_assert!(is_size && text.contains(['e', 'E']), "{:?}: {:?}", text, error);
+            }
+            Ok(())
+        })?;
+        assert!(unseen.borrow().is_empty(), "the pattern refuses {unseen:?}");
+        Ok(())
     }
 }

@@ -320,7 +320,7 @@ fn document_status(status: u16) -> MetaResponse {
         412 => "The resource is not in the state that `If-Match` names.",
         413 => "The body is too large.",
         415 => "The body is not declared as JSON.",
-        422 => "The input is not valid; `detail` lists all failing fields.",
+        422 => "The input is not valid; `detail` lists all failing fields, of a body at most 100.",
         429 => "Too many requests.",
         500 => "An internal error. The response shows no details; the correlation id finds them in the log.",
         503 => "Not available at the moment; try again after `Retry-After` seconds.",
@@ -346,7 +346,9 @@ fn schema() -> MetaSchema {
     let text = |description| described(description, MetaSchema::new("string"));
     let forms = [MetaSchema::new("string"), list_of(ValidationError::schema()), MetaSchema::new("object")];
     let detail = MetaSchema {
-        description: Some("A sentence; for a validation error all failing fields; for some services an object."),
+        description: Some(
+            "A sentence; for a validation error all failing fields, of a body at most 100; for some services an object.",
+        ),
         one_of: forms.map(inline).into(),
         ..MetaSchema::ANY
     };

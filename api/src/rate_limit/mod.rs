@@ -5,6 +5,8 @@ mod limit_key;
 mod policy;
 mod token_buckets;
 
+use std::time::Duration;
+
 use poem::http::{HeaderValue, StatusCode, header};
 use runtime::clients::{
     bucket::{self, Taken},
@@ -91,17 +93,23 @@ impl Limit {
     /// 429 when the bucket has fewer. `Retry-After` is the time until it has as many, or until it is full.
     pub async fn acquire_many(&self, key: impl LimitKey, tokens: u32) -> Result<(), Problem> {
         let taken = self.acquire_for_digest(limit_key::digest(&key), tokens).await;
-        let until_full = tokens > self.size() || taken.granted && taken.left > 0;
-        let seconds = whole_seconds(if until_full { taken.full_in } else { taken.next_in });
         let Policy { name, quota, window } = self.policy;
         let policy = format!("\"{name}\";q={quota};w={}", window.as_secs());
-        let state = format!("\"{name}\";r={};t={seconds}", taken.left);
+        let state = format!("\"{name}\";r={};t={}", taken.left, whole_seconds(self.one_more_in(&taken)));
         headers::record(policy, state, taken.granted);
         if taken.granted {
             return Ok(());
         }
+        let seconds = whole_seconds(if tokens > self.size() { taken.full_in } else { taken.next_in });
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.");
         Err(problem.header(header::RETRY_AFTER, HeaderValue::from(seconds)))
+    }
+
+    /// The time until the bucket has one token more than now; zero if it is full.
+    fn one_more_in(&self, taken: &Taken) -> Duration {
+        let Policy { quota, window, .. } = self.policy;
+        let others_missing = quota.saturating_sub(taken.left.saturating_add(1));
+        taken.full_in.saturating_sub(window / quota.max(1) * others_missing)
     }
 
     /// Takes this number of tokens, or none, and returns whether it did. The response reports nothing about that.
@@ -143,8 +151,6 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use poem::{Response, error::ResponseError};
 
     use super::*;
@@ -180,9 +186,9 @@ mod tests {
         };
         assert_eq!(refusal().await, (429, "1".into(), "\"login\";r=6;t=1".into()), "full: waiting does not help");
         limit.acquire_many("ada", 2).await.expect("two tokens");
-        assert_eq!(refusal().await, (429, "20".into(), "\"login\";r=4;t=20".into()));
+        assert_eq!(refusal().await, (429, "20".into(), "\"login\";r=4;t=10".into()), "a fifth token comes after 10 s");
         limit.acquire_many("ada", 4).await.expect("a refusal costs no token");
-        assert_eq!(refusal().await, (429, "60".into(), "\"login\";r=0;t=60".into()));
+        assert_eq!(refusal().await, (429, "60".into(), "\"login\";r=0;t=10".into()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,11 +233,14 @@ mod tests {
         assert_eq!(response.header("ratelimit-policy"), Some("\"login\";q=6;w=60"));
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=5;t=10"));
         let response = response_after(2).await;
-        assert_eq!(response.header("ratelimit"), Some("\"login\";r=4;t=20, \"login\";r=3;t=30"));
+        assert_eq!(response.header("ratelimit"), Some("\"login\";r=4;t=10, \"login\";r=3;t=10"));
         let response = response_after(0).await;
         assert!(response.header("ratelimit").is_none(), "no limit counted the request");
-        let refused = response_after(4).await;
+        tokio::time::advance(Duration::from_secs(4)).await;
+        let response = response_after(1).await;
+        assert_eq!(response.header("ratelimit"), Some("\"login\";r=2;t=6"), "a part of the next token is there");
+        let refused = response_after(3).await;
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(refused.header("ratelimit"), Some("\"login\";r=0;t=10"), "a refusal reports only its own limit");
+        assert_eq!(refused.header("ratelimit"), Some("\"login\";r=0;t=6"), "a refusal reports only its own limit");
     }
 }

@@ -98,8 +98,8 @@ enum GetResponse {
 
 errors! {
     Receiving: [400, 401, 408, 409, 413, 415, 422, 429, 503];
-    Finding: [401, 403, 404, 412, 422, 503];
-    Listing: [401, 403, 422, 503];
+    Finding: [401, 403, 404, 412, 422, 429, 503];
+    Listing: [401, 403, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::Transactions")]

@@ -23,7 +23,7 @@ pub(crate) trait Value {
     /// Whether the value is secret, so that no response may echo it.
     const SECRET: bool = false;
 
-    /// The schema in `openapi.json`: exactly what [`Self::read`] accepts.
+    /// The schema in `openapi.json`: what [`Self::read`] accepts, and as little else as a schema can state.
     fn schema() -> MetaSchema;
 
     /// Reads the value from its raw JSON.
@@ -308,7 +308,9 @@ impl Value for Uuid {
 /// # Errors
 /// The text has none of these forms.
 pub(crate) fn parse_uuid(text: &str) -> Result<Uuid, FieldError> {
-    Uuid::parse_str(text).map_err(|error| {
+    // Pydantic accepts the prefix of a URN in lower case only: any other fails at its first character.
+    let refused = |start: &&str| start.eq_ignore_ascii_case("urn:uuid:") && *start != "urn:uuid:" && text.len() <= 45;
+    Uuid::parse_str(text.get(..9).filter(refused).map_or(text, |start| &start[..1])).map_err(|error| {
         let reason = error.to_string();
         FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).with("error", reason)
     })
@@ -382,6 +384,8 @@ mod tests {
             ("75cf11e0-f5d5-4dd7-b89522e7e3d66fa8", "invalid group count: expected 5, found 4"),
             ("{75cf11e0-f5d5-4dd7-b895-22e7e3d66fa80}", "invalid group length in group 4: expected 12, found 15"),
             ("{abc}", "invalid group count: expected 5, found 1"),
+            ("URN:UUID:75cf11e0-f5d5-4dd7-b895-22e7e3d66fa8", "invalid character: found `U` at 0"),
+            ("urn:Uuid:75cf11e0-f5d5-4dd7-b895-22e7e3d66fa8", "invalid character: found `u` at 0"),
         ] {
             let error = Uuid::read(&serde_json::to_string(text).expect("JSON")).expect_err(text);
             assert_eq!(error.msg, format!("Input should be a valid UUID, {reason}"), "{text}");

@@ -131,8 +131,8 @@ struct JobError {
 #[derive(Object)]
 struct JobEvent {
     at: Timestamp,
-    /// `enqueued`, `running`, `run_failed`, `rescued`, `snoozed`, `given_back`, `done`, `cancelled`, `discarded` or
-    /// `replayed`.
+    /// `enqueued`, `running`, `run_failed`, `rescued`, `snoozed`, `given_back`, `done`, `cancelled`, `discarded`,
+    /// `replayed`, or `failed`: how its record had failed before a replay.
     event: String,
     /// A sentence.
     text: String,

@@ -59,13 +59,7 @@ pub(crate) fn whole_from_text(text: &str) -> Result<Whole, FieldError> {
 
 /// Parses a JSON number, with or without an exponent, as an integer of any size.
 fn whole_from_json(raw: &str) -> Result<Whole, FieldError> {
-    let (_, exponent) = raw.split_once(['e', 'E']).unwrap_or((raw, ""));
-    let whole = raw.parse::<Decimal>().map(|decimal| decimal.whole());
-    // An exponent that `Decimal` cannot hold counts as infinite. The number is out of range, or a fraction if the
-    // exponent is negative.
-    let beyond = if raw.starts_with('-') { Whole::BelowAll } else { Whole::AboveAll };
-    let whole = whole.unwrap_or(if exponent.starts_with('-') { Err(jobs::decimal::Fraction) } else { Ok(beyond) });
-    whole.map_err(|_| {
+    raw.parse::<Decimal>().ok().and_then(|decimal| decimal.whole().ok()).ok_or_else(|| {
         FieldError::new("int_from_float", "Input should be a valid integer, got a number with a fractional part")
     })
 }
@@ -147,22 +141,33 @@ pub(super) fn lax_integer_schema(min: i64, max: i64) -> MetaSchema {
 
 /// A regular expression for the texts of integers up to `max`, from 0, or from `-max` if `min` is negative.
 fn integer_pattern(min: i64, max: i64) -> String {
+    // After a leading zero, any number of zeros and underscores may follow.
+    let numbers = format!("(0[0_]*)?({})", integer_forms(max).join("|"));
+    let signed = if min < 0 { format!("[+-]?{numbers}") } else { format!("(\\+?{numbers}|-(0[0_]*)?0)") };
+    format!("^\\s*{signed}(\\.0+)?\\s*$")
+}
+
+/// Regular expressions that together match the numbers up to `max`, with single underscores between their digits.
+fn integer_forms(max: i64) -> Vec<String> {
     let max = max.to_string();
     let mut forms = vec!["0".to_owned()];
     if max.len() > 1 {
-        forms.push(format!("[1-9][0-9]{{0,{}}}", max.len() - 2));
+        forms.push(format!("[1-9](_?[0-9]){{0,{}}}", max.len() - 2));
     }
     // Numbers as long as `max`: a common prefix, then a smaller digit, then any digits.
+    let mut prefix = String::new();
     for (at, digit) in max.char_indices() {
         let (first, rest) = (if at == 0 { '1' } else { '0' }, max.len() - at - 1);
         if let Some(smaller) = (first..digit).next_back() {
-            forms.push(format!("{}[{first}-{smaller}][0-9]{{{rest}}}", &max[..at]));
+            forms.push(format!("{prefix}[{first}-{smaller}](_?[0-9]){{{rest}}}"));
+        }
+        prefix.push(digit);
+        if rest > 0 {
+            prefix.push_str("_?");
         }
     }
-    forms.push(max);
-    let numbers = forms.join("|");
-    let signed = if min < 0 { format!("[+-]?0*({numbers})") } else { format!("(\\+?0*({numbers})|-0+)") };
-    format!("^\\s*{signed}(\\.0+)?\\s*$")
+    forms.push(prefix);
+    forms
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ fn accepts_the_integers_that_pydantic_accepts() {
         ("false", 0),
         ("-0", 0),
         ("0.0e99", 0),
+        ("0e99999999999999999999", 0),
+        ("-0e99999999999999999999", 0),
+        ("0e-99999999999999999999", 0),
         ("1e2", 100),
         ("1.5e1", 15),
         ("500e-2", 5),
@@ -117,6 +120,7 @@ fn rejects_json_integers_with_pydantics_errors() {
         ("11", "less_than_equal", "Input should be less than or equal to 10"),
         ("9223372036854775808", "less_than_equal", "Input should be less than or equal to 10"),
         ("1e99999999999999999999", "less_than_equal", "Input should be less than or equal to 10"),
+        ("-1e99999999999999999999", "greater_than_equal", "Input should be greater than or equal to 0"),
     ] {
         let error = integer_from_json(raw, 0, 10).expect_err(raw);
         assert_eq!((error.kind, &*error.msg), (kind, msg), "{raw}");
@@ -152,19 +156,29 @@ fn accepts_the_numbers_that_pydantic_accepts_as_floats() {
     assert_eq!(number_from_json("-1", |_| Err::<(), _>(FieldError::below(0))), Err(FieldError::below(0)));
 }
 
-/// The alternatives for the digits in the pattern of [`integer_pattern`].
-fn forms(max: i64) -> Vec<String> {
-    let pattern = integer_pattern(0, max);
-    let inner = pattern.split_once("0*(").and_then(|(_, rest)| rest.split_once(')')).map(|(inner, _)| inner);
-    inner.unwrap_or_default().split('|').map(str::to_owned).collect()
+#[test]
+fn an_integer_pattern_has_the_bounds_of_its_range() {
+    assert_eq!(integer_forms(10), ["0", "[1-9](_?[0-9]){0,0}", "1_?0"]);
+    assert_eq!(
+        integer_forms(255),
+        ["0", "[1-9](_?[0-9]){0,1}", "[1-1](_?[0-9]){2}", "2_?[0-4](_?[0-9]){1}", "2_?5_?[0-4](_?[0-9]){0}", "2_?5_?5"]
+    );
+    assert!(integer_pattern(0, 10).starts_with("^\\s*(\\+?(0[0_]*)?(0|"), "{}", integer_pattern(0, 10));
+    assert!(integer_pattern(-10, 10).starts_with("^\\s*[+-]?(0[0_]*)?(0|"), "{}", integer_pattern(-10, 10));
 }
 
 #[test]
-fn an_integer_pattern_has_the_bounds_of_its_range() {
-    assert_eq!(forms(10), ["0", "[1-9][0-9]{0,0}", "10"]);
-    assert_eq!(forms(255), ["0", "[1-9][0-9]{0,1}", "[1-1][0-9]{2}", "2[0-4][0-9]{1}", "25[0-4][0-9]{0}", "255"]);
-    assert!(integer_pattern(0, 10).starts_with("^\\s*(\\+?0*(0|"), "{}", integer_pattern(0, 10));
-    assert!(integer_pattern(-10, 10).starts_with("^\\s*[+-]?0*(0|"), "{}", integer_pattern(-10, 10));
+fn integer_patterns_match_only_integers_within_their_range() -> Result<(), hostile::Failure> {
+    for (min, max) in [(0, 7), (0, 10), (-255, 255), (-i64::MAX, i64::MAX)] {
+        let pattern = integer_pattern(min, max);
+        let texts = hostile::proptest::string::string_regex(pattern.trim_matches(['^', '$'])).expect("a pattern");
+        hostile::check(texts, |text| {
+            let read = integer_from_text(text, min, max);
+            prop_assert!(read.is_ok(), "{:?}: {:?}", text, read);
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 #[test]
