@@ -35,17 +35,14 @@ struct QueuePage {
     actions: Part<Vec<Action>>,
 }
 
-/// Shows the page of a queue. One without jobs, workers and a pause has a page if operators have acted on it.
+/// Shows the page of a queue. An unknown queue has a page as well: it can be one without jobs and workers.
 ///
 /// # Errors
-/// 404 for an unknown queue; [`Problem`] 500 when the template fails.
+/// [`Problem`] 500 when the template fails.
 pub(super) async fn show(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
     let operator = state.operator();
     let (queue, actions) =
         tokio::join!(load("queue", operator.queue_overview(name)), load("actions", operator.actions(name, ACTIONS)));
-    if matches!((&queue, &actions), (Ok(None), Ok(actions)) if actions.is_empty()) {
-        return Err(not_found("queue", name));
-    }
     let chrome = visit.chrome(name, "/board", format::command("queues show", &[("", Some(name))]));
     page::render(&QueuePage { chrome, name: name.to_owned(), queue, actions })
 }

@@ -189,7 +189,7 @@ impl KeysConfig {
         let keys = Self {
             api: vars.read("API_KEY", default.api, |text| read_key("API_KEY", text)),
             admin: vars.read("ADMIN_API_KEY", default.admin, |text| read_key("ADMIN_API_KEY", text)),
-            viewer: vars.read(VIEWER_API_KEY, None, |text| read_key(VIEWER_API_KEY, text).map(Some)),
+            viewer: vars.read("VIEWER_API_KEY", None, |text| read_key("VIEWER_API_KEY", text).map(Some)),
             jwt,
         };
         if environment == Environment::Prod {

@@ -346,9 +346,7 @@ fn schema() -> MetaSchema {
     let text = |description| described(description, MetaSchema::new("string"));
     let forms = [MetaSchema::new("string"), list_of(ValidationError::schema()), MetaSchema::new("object")];
     let detail = MetaSchema {
-        description: Some(
-            "A sentence; for a validation error all failing fields, of a body at most 100; for some services an object.",
-        ),
+        description: Some("A sentence; for a validation error all failing fields; for some services an object."),
         one_of: forms.map(inline).into(),
         ..MetaSchema::ANY
     };

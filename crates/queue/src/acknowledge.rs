@@ -53,6 +53,7 @@ const REFUSED: &str = "the database refused to store the result of this run; the
 pub(crate) struct Acknowledger {
     pub writer: ResultWriter,
     pub in_flight: HashMap<&'static str, InFlight>,
+    /// What ends the jobs of refused results, by queue.
     pub discards: HashMap<&'static str, Arc<dyn Discard>>,
     /// The queues that limit each key: a result that is written lets the next job of its key start.
     pub limited: HashMap<&'static str, Arc<WakeSignal>>,
@@ -136,7 +137,7 @@ impl Acknowledger {
             };
             match written {
                 Ok(written) => self.finish_write(part, &written, maybe_written),
-                Err(error) if may_be_of_one_row(&error) => self.split_refused(part, &mut parts),
+                Err(error) if may_be_of_one_row(&error) => self.split_refused(part, &mut parts, error),
                 Err(error) if skip_locked && is_without_effect(&error) => {
                     let error = causes(&error);
                     tracing::warn!(
@@ -144,7 +145,7 @@ impl Acknowledger {
                         error,
                         "the rows of results are still locked; their write is deferred"
                     );
-                    self.defer(part, maybe_written);
+                    self.defer(part, maybe_written, None);
                 }
                 Err(error) => {
                     failures += 1;
@@ -160,9 +161,17 @@ impl Acknowledger {
         }
     }
 
-    /// Writes deferred results until the database has them.
-    async fn write_deferred(self: Arc<Self>, mut waiting: Vec<RunResult>, mut maybe_written: bool) {
+    /// Writes deferred results until the database has them. `error` is why it refuses them, if it does.
+    async fn write_deferred(
+        self: Arc<Self>,
+        mut waiting: Vec<RunResult>,
+        mut maybe_written: bool,
+        error: Option<sqlx::Error>,
+    ) {
         let (mut tries, mut failures) = (0, 0);
+        if let Some(error) = error {
+            self.bury(&mut waiting, &error).await;
+        }
         while !waiting.is_empty() {
             tries += 1;
             let attempt = async {
@@ -182,14 +191,10 @@ impl Acknowledger {
                 }
                 Err(error) if waiting.len() > 1 && may_be_of_one_row(&error) => {
                     let half = waiting.split_off(waiting.len() / 2);
-                    self.spawn(half, maybe_written);
+                    self.spawn(half, maybe_written, None);
                 }
                 Err(error) => {
-                    if is_refusal(&error) {
-                        for result in &mut waiting {
-                            self.bury(result, &error).await;
-                        }
-                    }
+                    self.bury(&mut waiting, &error).await;
                     maybe_written |= !is_refusal(&error) && !is_without_effect(&error);
                     failures += 1;
                     if is_logged(failures) {
@@ -201,30 +206,38 @@ impl Acknowledger {
         }
     }
 
-    /// Handles results of which the database refuses at least one. Each half is tried by itself. A single result is deferred: if
-    /// it is refused again, its job becomes a dead letter.
-    fn split_refused(self: &Arc<Self>, mut refused: Vec<RunResult>, parts: &mut Vec<Vec<RunResult>>) {
+    /// Handles results of which the database refuses at least one. Each half is tried by itself. A single result is deferred,
+    /// and its job becomes a dead letter, unless the error is an unknown one: it may pass.
+    fn split_refused(
+        self: &Arc<Self>,
+        mut refused: Vec<RunResult>,
+        parts: &mut Vec<Vec<RunResult>>,
+        error: sqlx::Error,
+    ) {
         if refused.len() > 1 {
             let half = refused.split_off(refused.len() / 2);
             parts.extend([refused, half]);
         } else {
-            self.defer(refused, false);
+            self.defer(refused, false, Some(error));
         }
     }
 
-    /// Discards the job of a refused result. It becomes a dead letter with a text that can be stored. If its `on_discard` fails,
-    /// the job is retried, and if that is refused too, `on_discard` runs again.
-    async fn bury(&self, result: &mut RunResult, error: &sqlx::Error) {
+    /// If the error is a refusal, discards the jobs of these results. They become dead letters with a text that can be stored. If
+    /// an `on_discard` fails, its job is retried, and if that is refused too, `on_discard` runs again.
+    async fn bury(&self, refused: &mut [RunResult], error: &sqlx::Error) {
         let buried = Disposition::Dead { error: StorableText::from(REFUSED) };
-        if result.disposition == buried {
+        if !is_refusal(error) {
             return;
         }
-        let (queue, job, outcome, error) = (result.queue(), result.id(), result.disposition.outcome(), causes(error));
-        tracing::error!(queue, job, outcome, error, "the database refused the result of a run");
-        result.disposition = match self.discards.get(queue) {
-            Some(discard) => in_run(&result.run, discard.discard(&result.run, buried)).await,
-            None => buried,
-        };
+        for result in refused.iter_mut().filter(|result| result.disposition != buried) {
+            let (queue, job, outcome, error) =
+                (result.queue(), result.id(), result.disposition.outcome(), causes(error));
+            tracing::error!(queue, job, outcome, error, "the database refused the result of a run");
+            result.disposition = match self.discards.get(queue) {
+                Some(discard) => in_run(&result.run, discard.discard(&result.run, buried.clone())).await,
+                None => buried.clone(),
+            };
+        }
     }
 
     /// Releases the written results, and defers those whose rows were locked.
@@ -234,19 +247,20 @@ impl Acknowledger {
         self.release(&ended, written, maybe_written);
         if !locked.is_empty() {
             tracing::warn!(results = locked.len(), "another session has locked the rows of results; they are deferred");
-            self.defer(locked, maybe_written);
+            self.defer(locked, maybe_written, None);
         }
     }
 
-    fn defer(self: &Arc<Self>, results: Vec<RunResult>, maybe_written: bool) {
+    /// Writes these results later. `error` is why the database refuses them.
+    fn defer(self: &Arc<Self>, results: Vec<RunResult>, maybe_written: bool, error: Option<sqlx::Error>) {
         self.deferred.results.fetch_add(results.len(), Ordering::Relaxed);
-        self.spawn(results, maybe_written);
+        self.spawn(results, maybe_written, error);
     }
 
-    fn spawn(self: &Arc<Self>, results: Vec<RunResult>, maybe_written: bool) {
+    fn spawn(self: &Arc<Self>, results: Vec<RunResult>, maybe_written: bool, error: Option<sqlx::Error>) {
         let mut tasks = lock(&self.deferred.tasks);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(self.clone().write_deferred(results, maybe_written));
+        tasks.spawn(self.clone().write_deferred(results, maybe_written, error));
     }
 
     /// Releases the jobs of these runs, and counts the runs whose token no longer matched.

@@ -25,6 +25,9 @@ pub struct Config {
     pub fetch_catch_up: CatchUp,
 }
 
+const PROVIDERS: &str = "coingecko,kraken,coinbase,binance";
+/// The rule of each entry of `CRYPTO_PROVIDERS`.
+const PROVIDER_RULE: &str = "coingecko, kraken, coinbase or binance";
 /// Providers have the previous day from 00:10 UTC on.
 const FETCH_CRON: &str = "0 15 0 * * *";
 
@@ -34,13 +37,7 @@ impl Config {
         Self {
             assets: list(vars, "CRYPTO_ASSETS", "bitcoin,ethereum,solana", AssetId::RULE, AssetId::parse),
             currencies: list(vars, "CRYPTO_CURRENCIES", "usd,eur", Currency::RULE, Currency::parse),
-            providers: list(
-                vars,
-                "CRYPTO_PROVIDERS",
-                "coingecko,kraken,coinbase,binance",
-                "coingecko, kraken, coinbase or binance",
-                ProviderId::parse,
-            ),
+            providers: list(vars, "CRYPTO_PROVIDERS", PROVIDERS, PROVIDER_RULE, ProviderId::parse),
             urls: [
                 url(vars, "COINGECKO_URL", "https://api.coingecko.com/api/v3"),
                 url(vars, "KRAKEN_URL", "https://api.kraken.com"),
